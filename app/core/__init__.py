@@ -1,0 +1,1 @@
+"""The domain: no Flask, no dialect's word, usable from a Python prompt."""

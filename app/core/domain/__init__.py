@@ -1,0 +1,1 @@
+"""Plain values, states with their legal moves, and errors."""

@@ -1,0 +1,1 @@
+"""Engine clients: our side of the wire to TGI, vLLM, SGLang, llama.cpp and Ollama."""

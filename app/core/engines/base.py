@@ -1,0 +1,56 @@
+"""What every engine client offers, and where it reaches its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.core.domain.runs import Chunk, RunRequest
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTarget:
+    """One engine on one node.
+
+    `base_url` is http(s)://host:port without `/v1`. `relay` is set for a node behind NAT:
+    the address (`host:port` or `unix:/path`) of the web process that holds the agent's
+    connection; the same HTTP then goes there, with `relay_headers` added.
+    """
+
+    base_url: str
+    served_name: str
+    api_key: str | None = None
+    relay: str | None = None
+    relay_headers: tuple[tuple[str, str], ...] = ()
+    connect_timeout_seconds: float = 5.0
+    first_chunk_timeout_seconds: float = 60.0
+    idle_timeout_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """What an engine says of itself; None where it does not tell."""
+
+    models: tuple[str, ...]
+    max_concurrent_requests: int | None = None
+    context_tokens: int | None = None
+    version: str | None = None
+
+
+class EngineClient(Protocol):
+    """A client of one kind of engine. Stateless apart from its connection pool."""
+
+    kind: str
+
+    def generate(self, target: EngineTarget, request: RunRequest) -> Iterator[Chunk]:
+        """Stream the answer; the last chunk alone has a finish reason, and usage if told.
+
+        Raises EngineError before or between chunks. Closing the iterator closes the
+        connection, which frees the engine's slot.
+        """
+        ...
+
+    def check(self, target: EngineTarget) -> EngineStatus:
+        """Ask the engine whether it is well and what it serves. Raises EngineError."""
+        ...
