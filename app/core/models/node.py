@@ -1,0 +1,105 @@
+"""Nodes, their devices, the models they serve, and torbiz's hardware rows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.models.base import Base
+
+
+class Node(Base):
+    """A provider's machine. Whether it is online follows from `last_beat_at`, never stored."""
+
+    __tablename__ = "nodes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    client_id: Mapped[str] = mapped_column(sa.String(32), unique=True)
+    account_id: Mapped[int] = mapped_column(sa.ForeignKey("accounts.id"), index=True)
+    name: Mapped[str] = mapped_column(sa.String(64))
+    os_type: Mapped[str] = mapped_column(sa.String(64), default="")
+    token_hash: Mapped[str | None] = mapped_column(sa.String(64), unique=True)
+    # What the owner asked for: active, online, maintenance, error.
+    wanted_status: Mapped[str] = mapped_column(sa.String(16), default="active")
+    valid_status: Mapped[str] = mapped_column(sa.String(16), default="valid")
+    agent_version: Mapped[str] = mapped_column(sa.String(32), default="")
+    inventory: Mapped[dict[str, Any] | None]
+    desired_revision: Mapped[int] = mapped_column(default=0)
+    last_beat_at: Mapped[datetime | None] = mapped_column(index=True)
+    # A clean stop: offline at once, until the next beat.
+    stopped_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    removed_at: Mapped[datetime | None]
+
+
+class Device(Base):
+    """A GPU of a node, or its CPU when it has none."""
+
+    __tablename__ = "devices"
+    __table_args__ = (sa.UniqueConstraint("node_id", "index"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    node_id: Mapped[int] = mapped_column(sa.ForeignKey("nodes.id"))
+    index: Mapped[int]
+    kind: Mapped[str] = mapped_column(sa.String(8), default="gpu")
+    name: Mapped[str] = mapped_column(sa.String(128), default="")
+    uuid: Mapped[str | None] = mapped_column(sa.String(64))
+    vendor_id: Mapped[int | None]
+    device_id: Mapped[int | None]
+    memory_bytes: Mapped[int | None] = mapped_column(sa.BigInteger)
+    power_limit_watts: Mapped[float | None]
+    physical_cores: Mapped[int | None]
+    tflops: Mapped[float | None]
+    updated_at: Mapped[datetime]
+
+
+class Replica(Base):
+    """One model that one node's engine serves. No `endpoint_url`: through the relay."""
+
+    __tablename__ = "replicas"
+    __table_args__ = (
+        sa.UniqueConstraint("node_id", "model_name"),
+        sa.Index("ix_replicas_model_name_state", "model_name", "state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    node_id: Mapped[int] = mapped_column(sa.ForeignKey("nodes.id"))
+    model_name: Mapped[str] = mapped_column(sa.String(200))
+    served_name: Mapped[str] = mapped_column(sa.String(200))
+    engine: Mapped[str] = mapped_column(sa.String(16))
+    state: Mapped[str] = mapped_column(sa.String(16))
+    endpoint_url: Mapped[str | None] = mapped_column(sa.String(500))
+    sealed_api_key: Mapped[str | None] = mapped_column(sa.String(500))
+    concurrency: Mapped[int] = mapped_column(default=1)
+    context_tokens: Mapped[int | None]
+    engine_version: Mapped[str | None] = mapped_column(sa.String(64))
+    error: Mapped[str | None] = mapped_column(sa.String(500))
+    failures: Mapped[int] = mapped_column(default=0)
+    backoff_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class HardwareRecord(Base):
+    """A machine as torbiz's clients describe it: texts, kept as they were given."""
+
+    __tablename__ = "hardware_records"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    account_id: Mapped[int] = mapped_column(sa.ForeignKey("accounts.id"), index=True)
+    node_id: Mapped[int | None] = mapped_column(sa.ForeignKey("nodes.id"), unique=True)
+    gpu_info: Mapped[str] = mapped_column(sa.String(1000))
+    cpu_name: Mapped[str] = mapped_column(sa.String(255))
+    cpu_core: Mapped[str] = mapped_column(sa.String(64))
+    cpu_frequency: Mapped[str] = mapped_column(sa.String(64))
+    total_memory: Mapped[str] = mapped_column(sa.String(64))
+    total_swap: Mapped[str] = mapped_column(sa.String(64))
+    ram: Mapped[str] = mapped_column(sa.String(64))
+    os_name: Mapped[str] = mapped_column(sa.String(64))
+    os_version: Mapped[str] = mapped_column(sa.String(128))
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
