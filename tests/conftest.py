@@ -1,0 +1,8 @@
+"""What every test may ask for. The fixtures stand in `tests/fixtures`, one topic a file."""
+
+from __future__ import annotations
+
+pytest_plugins = [
+    "tests.fixtures.databases",
+    "tests.fixtures.sockets",
+]
