@@ -1,0 +1,519 @@
+"""A pooled HTTP/1.1 client on plain sockets, for the per-token path.
+
+Works the same with threads and under gevent's monkey-patching. It does what engines need
+and no more: no redirects, no cookies, no compression, no proxies. Everything that the other
+side sends is bounded: header bytes, one line, the whole body, and the time to wait for it.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+from app.core.urls import Url
+
+MAX_HEADER_BYTES = 64 * 1024
+MAX_LINE_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_IDLE_PER_ADDRESS = 64
+MAX_IDLE_SECONDS = 60.0
+
+_RECEIVE_BYTES = 64 * 1024
+_MAX_CHUNK_HEAD_BYTES = 1024
+
+
+class HttpFailure(Exception):
+    """The exchange failed. The subclasses say how."""
+
+
+class ConnectFailed(HttpFailure):
+    """No connection: refused, unreachable, unknown host, bad certificate."""
+
+
+class ConnectionLost(HttpFailure):
+    """The other side closed or reset the connection too early."""
+
+
+class TimedOut(HttpFailure):
+    """Nothing (or not enough) came in time."""
+
+
+class BadResponse(HttpFailure):
+    """What came is not HTTP, or more than we take."""
+
+
+class Connector(Protocol):
+    """Opens a TCP connection; this is where the outbound address check sits."""
+
+    def __call__(self, host: str, port: int, timeout: float) -> socket.socket: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to send. `via` (`host:port` or `unix:/path`) is a relay of our own to connect to
+    instead of the URL's host: it is trusted, so neither the address check nor TLS applies."""
+
+    url: Url
+    method: str = "GET"
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+    via: str | None = None
+    connect_timeout_seconds: float = 5.0
+    response_timeout_seconds: float = 60.0
+    max_body_bytes: int = MAX_BODY_BYTES
+
+
+class HttpClient:
+    """Sends requests over kept-alive connections, one pool per address."""
+
+    def __init__(self, connector: Connector, *, tls: ssl.SSLContext | None = None) -> None:
+        self._connector = connector
+        self._tls = tls
+        self._tls_lock = threading.Lock()
+        self._idle: dict[tuple[str, str, int], deque[_Connection]] = {}
+
+    def send(self, request: Request) -> Response:
+        """Send and return the response once its header is there; the body is read later.
+
+        The response must be read to its end or closed. Raises HttpFailure. A kept-alive
+        connection that turns out dead before it answered is replaced once by a fresh one.
+        """
+        head = _request_head(request)
+        deadline = monotonic() + request.response_timeout_seconds
+        kept = self._take_idle(_pool_key(request))
+        if kept is not None:
+            try:
+                return self._exchange(kept, request, head, deadline)
+            except ConnectionLost:
+                if kept.received:
+                    raise
+        return self._exchange(self._connect(request), request, head, deadline)
+
+    def close(self) -> None:
+        """Close all idle connections. Those in use are closed when their response is."""
+        for connections in list(self._idle.values()):
+            while connections:
+                connections.pop().close()
+
+    def _exchange(
+        self, connection: _Connection, request: Request, head: bytes, deadline: float
+    ) -> Response:
+        try:
+            return connection.exchange(request, head, deadline)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _take_idle(self, key: tuple[str, str, int]) -> _Connection | None:
+        connections = self._idle.get(key)
+        oldest = monotonic() - MAX_IDLE_SECONDS
+        while connections:
+            try:
+                connection = connections.pop()
+            except IndexError:  # another thread was faster
+                return None
+            if connection.idle_since > oldest and connection.is_quiet():
+                return connection
+            connection.close()
+        return None
+
+    def _keep(self, key: tuple[str, str, int], connection: _Connection) -> None:
+        connections = self._idle.setdefault(key, deque())
+        connection.idle_since = monotonic()
+        connections.append(connection)
+        if len(connections) > MAX_IDLE_PER_ADDRESS:
+            connections.popleft().close()
+
+    def _connect(self, request: Request) -> _Connection:
+        key = _pool_key(request)
+        timeout = request.connect_timeout_seconds
+        try:
+            if request.via is not None:
+                sock = _connect_relay(request.via, timeout)
+            else:
+                sock = self._connector(request.url.host, request.url.port, timeout)
+                if request.url.scheme == "https":
+                    sock = self._wrap_tls(sock, request.url.host)
+        except TimeoutError as error:
+            raise ConnectFailed("The connection could not be made in time.") from error
+        except OSError as error:
+            raise ConnectFailed(f"The connection failed: {error}") from error
+        return _Connection(sock, lambda connection: self._keep(key, connection))
+
+    def _wrap_tls(self, sock: socket.socket, host: str) -> socket.socket:
+        with self._tls_lock:
+            if self._tls is None:
+                self._tls = ssl.create_default_context()
+        try:
+            return self._tls.wrap_socket(sock, server_hostname=host)
+        except BaseException:
+            sock.close()
+            raise
+
+
+class Response:
+    """A response whose header has come. Iterate `blocks()` or `lines()` once, or `read()`."""
+
+    __slots__ = (
+        "_connection",
+        "_length",
+        "_max_bytes",
+        "_rest",
+        "_reusable",
+        "deadline",
+        "headers",
+        "status",
+    )
+
+    def __init__(
+        self,
+        connection: _Connection,
+        *,
+        status: int,
+        headers: dict[str, str],
+        rest: bytes,
+        deadline: float,
+        max_bytes: int,
+        version: bytes,
+    ) -> None:
+        self._connection: _Connection | None = connection
+        self._rest = rest
+        self._max_bytes = max_bytes
+        self._length = _content_length(headers)
+        keep_alive = headers.get("connection", "").lower()
+        self._reusable = keep_alive != "close" and (
+            version == b"HTTP/1.1" or keep_alive == "keep-alive"
+        )
+        self.status = status
+        self.headers = headers
+        self.deadline = deadline
+
+    @property
+    def content_type(self) -> str:
+        """The media type alone, lower case, "" if it was not said."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def extend(self, seconds: float) -> None:
+        """Allow that many seconds from now for what comes next."""
+        self.deadline = monotonic() + seconds
+
+    def close(self) -> None:
+        """Drop the connection unless the body was read to its end. Safe to call twice."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def read(self, max_bytes: int) -> bytes:
+        """The whole body. Raises BadResponse when it is larger than `max_bytes`."""
+        blocks: list[bytes] = []
+        size = 0
+        try:
+            for block in self.blocks():
+                size += len(block)
+                if size > max_bytes:
+                    raise BadResponse(f"The answer is larger than {max_bytes} bytes.")
+                blocks.append(block)
+        finally:
+            self.close()
+        return b"".join(blocks)
+
+    def lines(self) -> Iterator[bytes]:
+        r"""The body's lines, split at `\n` alone and without it; the last may lack one.
+
+        Not `splitlines()`: JSON text may hold U+2028 or U+0085 as they are.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        for block in self.blocks():
+            if b"\n" in block:
+                lines = block.split(b"\n")
+                if pieces:
+                    pieces.append(lines[0])
+                    lines[0] = b"".join(pieces)
+                    pieces = []
+                tail = lines.pop()
+                size = len(tail)
+                if tail:
+                    pieces.append(tail)
+                yield from lines
+            else:
+                pieces.append(block)
+                size += len(block)
+            if size > MAX_LINE_BYTES:
+                raise BadResponse(f"One line is longer than {MAX_LINE_BYTES} bytes.")
+        if pieces:
+            yield b"".join(pieces)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The body as it comes. At its end the connection goes back to the pool."""
+        if self.status in (204, 304) or self._length == 0:
+            body: Iterable[bytes] = ()
+        elif "chunked" in self.headers.get("transfer-encoding", "").lower():
+            body = self._chunked()
+        elif self._length is not None:
+            body = self._counted(self._length)
+        else:
+            self._reusable = False
+            body = self._until_closed()
+        try:
+            yield from body
+            self._finish()
+        finally:
+            self.close()
+
+    def _finish(self) -> None:
+        connection = self._connection
+        if connection is not None and self._reusable and not self._rest:
+            self._connection = None
+            connection.keep()
+
+    def _receive(self) -> bytes:
+        connection = self._connection
+        if connection is None:
+            raise ConnectionLost("The response is closed already.")
+        data = connection.receive(self.deadline)
+        if not data:
+            raise ConnectionLost("The connection was closed before the answer ended.")
+        if connection.received > self._max_bytes:
+            raise BadResponse(f"The answer is larger than {self._max_bytes} bytes.")
+        return data
+
+    def _counted(self, left: int) -> Iterator[bytes]:
+        data, self._rest = self._rest, b""
+        while True:
+            if len(data) > left:
+                raise BadResponse("More came than the content length says.")
+            if data:
+                left -= len(data)
+                yield data
+            if not left:
+                return
+            data = self._receive()
+
+    def _until_closed(self) -> Iterator[bytes]:
+        data, self._rest = self._rest, b""
+        connection = self._connection
+        while connection is not None:
+            if data:
+                yield data
+            data = connection.receive(self.deadline)
+            if not data:
+                return
+            if connection.received > self._max_bytes:
+                raise BadResponse(f"The answer is larger than {self._max_bytes} bytes.")
+
+    def _chunked(self) -> Iterator[bytes]:
+        data, self._rest = self._rest, b""
+        while True:
+            end = data.find(b"\r\n")
+            if end < 0:
+                if len(data) > _MAX_CHUNK_HEAD_BYTES:
+                    raise BadResponse("A chunk does not begin with its size.")
+                data += self._receive()
+                continue
+            size = _chunk_size(data[:end])
+            if size == 0:
+                self._skip_trailers(data[end + 2 :])
+                return
+            start = end + 2
+            stop = start + size
+            while len(data) < stop:  # a chunk in several pieces: pass on what is there
+                if len(data) > start:
+                    yield data[start:]
+                stop -= len(data)
+                start = 0
+                data = self._receive()
+            if stop > start:
+                yield data[start:stop]
+            while len(data) < stop + 2:
+                data += self._receive()
+            if data[stop : stop + 2] != b"\r\n":
+                raise BadResponse("A chunk is longer than it says.")
+            data = data[stop + 2 :]
+
+    def _skip_trailers(self, data: bytes) -> None:
+        while not data.startswith(b"\r\n") and b"\r\n\r\n" not in data:
+            if len(data) > MAX_HEADER_BYTES:
+                raise BadResponse("The trailers are too long.")
+            data += self._receive()
+        end = 2 if data.startswith(b"\r\n") else data.index(b"\r\n\r\n") + 4
+        self._rest = data[end:]
+
+
+class _Connection:
+    """One socket, and how many bytes of the present response have come from it."""
+
+    __slots__ = ("_keep", "_sock", "idle_since", "received")
+
+    def __init__(self, sock: socket.socket, keep: Callable[[_Connection], None]) -> None:
+        self._sock = sock
+        self._keep = keep
+        self.idle_since = 0.0
+        self.received = 0
+
+    def exchange(self, request: Request, head: bytes, deadline: float) -> Response:
+        """Send the request and read the response's header."""
+        self.received = 0
+        sent = self._send(head, request.body or b"", deadline)
+        try:
+            return self._read_head(request, deadline)
+        except ConnectionLost as error:
+            raise (ConnectionLost(f"Sending failed: {sent}") if sent else error) from error
+
+    def receive(self, deadline: float) -> bytes:
+        """What is there next, b"" at the end. Raises TimedOut at the deadline."""
+        left = deadline - monotonic()
+        if left <= 0:
+            raise TimedOut("Nothing came in time.")
+        sock = self._sock
+        try:
+            sock.settimeout(left)
+            data = sock.recv(_RECEIVE_BYTES)
+        except TimeoutError as error:
+            raise TimedOut("Nothing came in time.") from error
+        except OSError as error:
+            raise ConnectionLost(f"The connection broke: {error}") from error
+        self.received += len(data)
+        return data
+
+    def is_quiet(self) -> bool:
+        """Whether an idle connection is still open, with nothing waiting to be read."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            return True  # can't peek through TLS; the retry in `send` covers a dead one
+        try:
+            self._sock.settimeout(0)
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def keep(self) -> None:
+        self._keep(self)
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _send(self, head: bytes, body: bytes, deadline: float) -> OSError | None:
+        # A server may refuse early (413) and close while we still send: its answer counts,
+        # so a failure to send is only reported when there is nothing to read either.
+        try:
+            self._sock.settimeout(max(deadline - monotonic(), 0.001))
+            self._sock.sendall(head + body)
+        except TimeoutError as error:
+            raise TimedOut("The request could not be sent in time.") from error
+        except OSError as error:
+            return error
+        return None
+
+    def _read_head(self, request: Request, deadline: float) -> Response:
+        data = bytearray()
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                if len(data) > MAX_HEADER_BYTES:
+                    raise BadResponse("The response's header is too long.")
+                block = self.receive(deadline)
+                if not block:
+                    raise ConnectionLost("The connection was closed without an answer.")
+                data += block
+                continue
+            version, status, headers = _parse_head(bytes(data[:end]))
+            del data[: end + 4]
+            if status >= 200:
+                break
+        return Response(
+            self,
+            status=status,
+            headers=headers,
+            rest=bytes(data),
+            deadline=deadline,
+            max_bytes=request.max_body_bytes,
+            version=version,
+        )
+
+
+def _pool_key(request: Request) -> tuple[str, str, int]:
+    if request.via is not None:
+        return ("relay", request.via, 0)
+    return (request.url.scheme, request.url.host, request.url.port)
+
+
+def _connect_relay(via: str, timeout: float) -> socket.socket:
+    if via.startswith("unix:"):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(via.removeprefix("unix:"))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    host, _, port = via.rpartition(":")
+    sock = socket.create_connection((host.strip("[]"), int(port)), timeout)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _request_head(request: Request) -> bytes:
+    lines = [
+        f"{request.method} {request.url.target} HTTP/1.1",
+        f"Host: {request.url.authority}",
+        "Accept-Encoding: identity",
+    ]
+    for name, value in request.headers:
+        if not _is_header_safe(name) or not _is_header_safe(value):
+            raise BadResponse(f"The header {name!r} holds a character that may not be sent.")
+        lines.append(f"{name}: {value}")
+    if request.body is not None:
+        lines.append(f"Content-Length: {len(request.body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
+
+
+def _is_header_safe(text: str) -> bool:
+    return "\r" not in text and "\n" not in text and "\0" not in text
+
+
+def _parse_head(head: bytes) -> tuple[bytes, int, dict[str, str]]:
+    first, *lines = head.split(b"\r\n")
+    version, _, rest = first.partition(b" ")
+    code = rest[:3]
+    if version not in (b"HTTP/1.1", b"HTTP/1.0") or not code.isdigit() or len(code) != 3:
+        raise BadResponse("The answer is not HTTP.")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise BadResponse("A header line has no colon.")
+        key = name.decode("latin-1").lower()
+        text = value.strip().decode("latin-1")
+        if key == "content-length" and headers.get(key, text) != text:
+            raise BadResponse("The response has two content lengths.")
+        headers[key] = text
+    return version, int(code), headers
+
+
+def _content_length(headers: dict[str, str]) -> int | None:
+    text = headers.get("content-length")
+    if text is None or "transfer-encoding" in headers:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise BadResponse("The content length is not a number.")
+    return int(text)
+
+
+def _chunk_size(line: bytes) -> int:
+    digits = line.partition(b";")[0].strip()
+    if not digits.isalnum() or len(digits) > 8:
+        raise BadResponse("A chunk's size is not a number.")
+    try:
+        return int(digits, 16)
+    except ValueError as error:
+        raise BadResponse("A chunk's size is not a number.") from error
