@@ -1,0 +1,172 @@
+"""The doorbell: RQ jobs that tell a worker to look at a row.
+
+RQ 3.0 with its JSON serializer on both sides; arguments are ids. The database is the
+truth: a lost or doubled ring does no harm, because a task claims its row first.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from collections import deque
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from redis import Redis
+from rq import Queue
+from rq.exceptions import DuplicateJobError
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.utils import utcformat
+
+RUNS: Final = "runs"
+RESEARCH: Final = "research"
+DEFAULT: Final = "default"
+QUEUES: Final = (RUNS, RESEARCH, DEFAULT)
+
+RUN_TASK: Final = "worker.tasks.execute_run"
+
+TASK_NAMES: frozenset[str] = frozenset({RUN_TASK, "worker.tasks.ping"})
+"""Every task that may be enqueued, by dotted name; a worker refuses any other."""
+
+FAILURE_TTL_SECONDS: Final = 86_400
+TASK_TIMEOUT_SECONDS: Final = 600
+MOST_RINGS_AT_ONCE: Final = 256
+
+# Ringing twice for the same attempt pushes once, unless the first ring is over.
+RING_SCRIPT: Final = b"""
+local state = redis.call('HGET', KEYS[1], 'status')
+if state == 'queued' or state == 'started' then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('SADD', 'rq:queues', KEYS[2])
+redis.call('RPUSH', KEYS[2], ARGV[1])
+return 1
+"""
+
+
+class UnknownTask(ValueError):
+    """The name is not in `TASK_NAMES`: only known tasks may be enqueued."""
+
+
+class RunQueue:
+    """One per process. Safe to use from many threads or greenlets at once."""
+
+    def __init__(self, redis: Redis, *, task_names: Iterable[str] = ()) -> None:
+        self._redis = redis
+        self._task_names = TASK_NAMES | frozenset(task_names)
+        self._queues = {
+            name: Queue(name, connection=redis, serializer=JSONSerializer) for name in QUEUES
+        }
+        self._rings: deque[_Ring] = deque()
+        self._sending = threading.Lock()
+
+    def ring(
+        self, run_id: str, *, timeout_seconds: int, attempt: int = 1, queue: str = RUNS
+    ) -> bool:
+        """Have a worker execute this run; False if it was already rung for and is not over.
+
+        One round trip; calls made while another is under way share the next one.
+        Raises redis.RedisError, after which the reaper will ring.
+        """
+        ring = _Ring(ring_job_id(run_id, attempt), run_id, queue, timeout_seconds)
+        self._rings.append(ring)
+        with self._sending:
+            while not ring.is_sent:
+                self._send_rings()
+        if ring.error is not None:
+            raise ring.error
+        return ring.is_new
+
+    def enqueue(
+        self,
+        name: str,
+        *args: str | int,
+        queue: str = DEFAULT,
+        job_id: str | None = None,
+        at: datetime | None = None,
+        timeout_seconds: int = TASK_TIMEOUT_SECONDS,
+    ) -> str | None:
+        """Have a worker call a task by dotted name, now or `at` a time; gives the job's id.
+
+        With a `job_id` that is already waiting, nothing happens and None comes back.
+        Raises UnknownTask for a name that is not in `TASK_NAMES`, and redis.RedisError.
+        """
+        if name not in self._task_names:
+            raise UnknownTask(f"{name!r} is not a task that may be enqueued.")
+        target = self._queues[queue]
+        job = target.create_job(
+            name,
+            args=args,
+            timeout=timeout_seconds,
+            result_ttl=0,
+            failure_ttl=FAILURE_TTL_SECONDS,
+            job_id=job_id,
+            description=name,
+        )
+        try:
+            if at is None:
+                target.enqueue_job(job, unique=job_id is not None)
+            else:
+                target.schedule_job(job, at, unique=job_id is not None)
+        except DuplicateJobError:
+            return None
+        return job.id
+
+    def _send_rings(self) -> None:
+        """One round trip for whatever waits. Called with the lock held."""
+        batch = [
+            self._rings.popleft() for _ in range(min(len(self._rings), MOST_RINGS_AT_ONCE))
+        ]
+        now = datetime.now(UTC)
+        pipeline = self._redis.pipeline(transaction=False)
+        for ring in batch:
+            ring.queue_on(pipeline, now)
+        try:
+            replies = pipeline.execute(raise_on_error=False)
+        except Exception as error:
+            for ring in batch:
+                ring.fail(error)
+            return
+        for ring, reply in zip(batch, replies, strict=True):
+            if isinstance(reply, Exception):
+                ring.fail(reply)
+            else:
+                ring.is_sent, ring.is_new = True, bool(reply)
+
+
+class _Ring:
+    """One caller's ring, sent by whoever holds the lock."""
+
+    __slots__ = ("error", "is_new", "is_sent", "job_id", "queue", "run_id", "timeout_seconds")
+
+    def __init__(self, job_id: str, run_id: str, queue: str, timeout_seconds: int) -> None:
+        self.job_id = job_id
+        self.run_id = run_id
+        self.queue = queue
+        self.timeout_seconds = timeout_seconds
+        self.is_sent = False
+        self.is_new = False
+        self.error: Exception | None = None
+
+    def fail(self, error: Exception) -> None:
+        self.is_sent, self.error = True, error
+
+    def queue_on(self, pipeline: Any, now: datetime) -> None:
+        """Add the same job hash that RQ would save, without building a Job for it."""
+        at = utcformat(now)
+        call = json.dumps([RUN_TASK, None, [self.run_id], {}])
+        pipeline.execute_command(
+            "EVAL", RING_SCRIPT, 2, Job.key_for(self.job_id), f"rq:queue:{self.queue}",
+            self.job_id,
+            "data", zlib.compress(call.encode(), 1), "status", "queued", "origin", self.queue,
+            "created_at", at, "enqueued_at", at, "description", RUN_TASK,
+            "timeout", self.timeout_seconds, "result_ttl", 0,
+            "failure_ttl", FAILURE_TTL_SECONDS,
+        )  # fmt: skip
+
+
+def ring_job_id(run_id: str, attempt: int) -> str:
+    """The RQ job of one attempt at a run; for stopping it."""
+    return f"run-{run_id}-{attempt}"
