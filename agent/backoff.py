@@ -19,7 +19,7 @@ class Backoff:
 
     def next(self, *, at_least: float = 0.0) -> float:
         """Seconds to wait now; `at_least` is what a Retry-After asked for."""
-        delay = self._delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        delay = self._delay * random.uniform(0.5, 1.0)
         self._delay = min(self._cap, self._delay * 2)
         return max(delay, at_least)
 

@@ -99,6 +99,7 @@ def load_settings(
     """Read the settings. Raises SettingsUnusable; `--help` and bad options exit as usual."""
     environment = os.environ if environment is None else environment
     options = _parser(environment).parse_args(arguments)
+    _fill_lists(options, environment)
     hub = _hub_url(options.hub, needed=not options.once_check)
     if options.no_engine and (options.endpoint or options.engine):
         raise SettingsUnusable("--no-engine can't go with --endpoint or --engine.")
@@ -143,9 +144,6 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     def given(name: str, fallback: str | None = None) -> str | None:
         return environment.get(f"WEFT_AGENT_{name}") or fallback
 
-    def listed(name: str) -> list[str]:
-        return [part.strip() for part in (given(name) or "").split(",") if part.strip()]
-
     parser = argparse.ArgumentParser(
         prog="python -m agent",
         description="Join this machine to a Weft hub: report its devices, serve its models.",
@@ -170,28 +168,25 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         default=_truth(given("DIRECT")),
         help="same as --mode direct",
     )
-    add("--endpoint-public", action="append", default=listed("ENDPOINT_PUBLIC"), metavar="URL",
+    add("--endpoint-public", action="append", metavar="URL",
         help="the engine's URL as the hub reaches it (direct mode)")  # fmt: skip
-    add("--endpoint", action="append", default=listed("ENDPOINT"), metavar="URL",
+    add("--endpoint", action="append", metavar="URL",
         help="attach an engine that runs already; may be repeated")  # fmt: skip
     add(
         "--model",
         action="append",
-        default=listed("MODEL"),
         help="the model's name on the network",
     )
     add(
         "--served-name",
         action="append",
-        default=listed("SERVED_NAME"),
         help="the engine's own name for it",
     )
-    add("--engine", action="append", default=listed("ENGINE"), choices=ENGINE_KINDS,
+    add("--engine", action="append", choices=ENGINE_KINDS,
         help="kind of engine; without --endpoint, tgi or llamacpp is started")  # fmt: skip
     add(
         "--api-key",
         action="append",
-        default=listed("API_KEY"),
         help="the attached engine's API key",
     )
     add(
@@ -264,6 +259,19 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="print what this machine has, as JSON, and exit",
     )
     return parser
+
+
+def _fill_lists(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    """Take from the environment, comma-separated, what may be repeated and wasn't given."""
+    for name in ("endpoint", "endpoint_public", "model", "served_name", "engine", "api_key"):
+        if not getattr(options, name):
+            parts = environment.get(f"WEFT_AGENT_{name.upper()}", "").split(",")
+            setattr(options, name, [part.strip() for part in parts if part.strip()])
+    unknown = set(options.engine) - set(ENGINE_KINDS)
+    if unknown:
+        raise SettingsUnusable(
+            f"Unknown engine {sorted(unknown)[0]!r}; one of {', '.join(ENGINE_KINDS)}."
+        )
 
 
 def _attachments(options: argparse.Namespace) -> tuple[Attachment, ...]:

@@ -1,0 +1,1 @@
+"""Starting and watching engines, one file for each way."""
