@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from redis import Redis
+from redis.exceptions import RedisError
 from rq import Queue
 from rq.exceptions import DuplicateJobError
 from rq.job import Job
@@ -125,15 +126,16 @@ class RunQueue:
             ring.queue_on(pipeline, now)
         try:
             replies = pipeline.execute(raise_on_error=False)
-        except Exception as error:
+            for ring, reply in zip(batch, replies, strict=True):
+                ring.settle(reply)
+        except (RedisError, OSError) as error:
             for ring in batch:
-                ring.fail(error)
-            return
-        for ring, reply in zip(batch, replies, strict=True):
-            if isinstance(reply, Exception):
-                ring.fail(reply)
-            else:
-                ring.is_sent, ring.is_new = True, bool(reply)
+                ring.settle(error)
+        finally:
+            # A caller that is killed in here must not leave the others waiting for ever.
+            for ring in batch:
+                if not ring.is_sent:
+                    ring.settle(RedisError("The ring was interrupted"))
 
 
 class _Ring:
@@ -150,8 +152,13 @@ class _Ring:
         self.is_new = False
         self.error: Exception | None = None
 
-    def fail(self, error: Exception) -> None:
-        self.is_sent, self.error = True, error
+    def settle(self, reply: Any) -> None:
+        """Note Redis's answer, or why there is none."""
+        self.is_sent = True
+        if isinstance(reply, Exception):
+            self.error = reply
+        else:
+            self.is_new = bool(reply)
 
     def queue_on(self, pipeline: Any, now: datetime) -> None:
         """Add the same job hash that RQ would save, without building a Job for it."""

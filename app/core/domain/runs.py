@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -74,6 +74,39 @@ class RunRequest:
     tools: tuple[dict[str, Any], ...] = ()
     tool_choice: Any = None
     response_format: dict[str, Any] | None = None
+
+
+def request_to_json(request: RunRequest) -> dict[str, Any]:
+    """The request as it is stored; what is unset is left out."""
+    stored: dict[str, Any] = {
+        "model": request.model,
+        "kind": request.kind.value,
+        "messages": request.messages,
+        "prompt": request.prompt,
+        "tools": request.tools,
+        "tool_choice": request.tool_choice,
+        "response_format": request.response_format,
+    }
+    stored = {name: value for name, value in stored.items() if value}
+    given = ((f.name, getattr(request.sampling, f.name)) for f in fields(Sampling))
+    stored["sampling"] = {name: value for name, value in given if value not in (None, ())}
+    return stored
+
+
+def request_from_json(stored: dict[str, Any]) -> RunRequest:
+    """The request that `request_to_json` stored."""
+    sampling = dict(stored.get("sampling", {}))
+    sampling["stop"] = tuple(sampling.get("stop", ()))
+    return RunRequest(
+        model=stored["model"],
+        kind=RunKind(stored["kind"]),
+        messages=tuple(stored.get("messages", ())),
+        prompt=stored.get("prompt", ""),
+        sampling=Sampling(**sampling),
+        tools=tuple(stored.get("tools", ())),
+        tool_choice=stored.get("tool_choice"),
+        response_format=stored.get("response_format"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,14 +43,25 @@ class EngineClient(Protocol):
 
     kind: str
 
-    def generate(self, target: EngineTarget, request: RunRequest) -> Iterator[Chunk]:
+    def generate(
+        self, target: EngineTarget, request: RunRequest
+    ) -> Generator[Chunk, None, None]:
         """Stream the answer; the last chunk alone has a finish reason, and usage if told.
 
-        Raises EngineError before or between chunks. Closing the iterator closes the
+        Raises EngineError before or between chunks, and before the first one PromptTooLong or
+        InvalidInput for what no engine of this kind takes. Closing the generator closes the
         connection, which frees the engine's slot.
         """
         ...
 
     def check(self, target: EngineTarget) -> EngineStatus:
         """Ask the engine whether it is well and what it serves. Raises EngineError."""
+        ...
+
+    def probe(self, target: EngineTarget) -> None:
+        """Have one token generated: the engine does not only listen, it answers.
+
+        Costs a slot for a moment, so it is for registration, not for every heartbeat.
+        Raises EngineError.
+        """
         ...

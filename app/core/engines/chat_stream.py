@@ -6,8 +6,10 @@ import json
 from collections.abc import Generator
 from typing import Any
 
+from app.core.domain.errors import DomainError
 from app.core.domain.runs import Chunk, FinishReason, Usage
 from app.core.engines import failures
+from app.core.engines.http import HttpFailure
 from app.core.engines.wire import EventStream
 
 # How long usage and `[DONE]` may take once the engine has said why it finished.
@@ -40,12 +42,10 @@ def read_chunks(events: EventStream) -> Generator[Chunk, None, None]:
                 yield chunk
             if reader.finish is not None:
                 events.hurry(_AFTER_FINISH_SECONDS)
-    except failures.EngineError:
+    except (DomainError, HttpFailure):
         if reader.finish is None:
             raise  # after the finish reason nothing that counts can be lost
-    if events.done:
-        events.linger()
-    elif reader.finish is None:
+    if reader.finish is None and not events.done:
         raise failures.broke("The engine's stream ended before the answer did.")
     yield Chunk(finish_reason=reader.finish_reason(), usage=reader.usage)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any
 
 from pydantic_core import from_json
@@ -13,7 +14,7 @@ from app.core.domain.errors import EngineError, InvalidInput
 from app.core.engines import failures
 from app.core.engines.base import EngineTarget
 from app.core.engines.http import HttpClient, HttpFailure, Request, Response
-from app.core.engines.sse import payloads
+from app.core.engines.sse import DONE, payloads
 from app.core.outbound import AddressNotAllowed
 from app.core.urls import Url, parse_url
 
@@ -21,13 +22,16 @@ MAX_ERROR_BYTES = 64 * 1024
 MAX_JSON_BYTES = 4 * 1024 * 1024
 CHECK_TIMEOUT_SECONDS = 15.0
 
+_END_OF_BODY_SECONDS = 1.0
+_LINES_AFTER_DONE = 16
+
 
 class EventStream:
     """The JSON objects of one streamed answer, in order.
 
     The clock of the target runs between payloads: keep-alive comments do not reset it, so an
-    engine that only says "still here" counts as silent. `closed_early` is left False when the
-    engine ended the answer itself, with `[DONE]`.
+    engine that only says "still here" counts as silent. `done` tells whether the engine ended
+    the answer itself, with `[DONE]`.
     """
 
     def __init__(self, response: Response, target: EngineTarget) -> None:
@@ -38,9 +42,11 @@ class EventStream:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Each payload. Raises EngineError for what is no JSON object, or says `error`."""
         response = self._response
-        for payload in payloads(response.lines()):
-            if payload == b"[DONE]":
+        lines = response.lines()
+        for payload in payloads(lines):
+            if payload == DONE:
                 self.done = True
+                self._drain(lines)
                 return
             yield _event(payload)
             # After the consumer came back: its own slowness must not look like the engine's.
@@ -50,10 +56,12 @@ class EventStream:
         """The answer is complete; what may still follow gets this long and no longer."""
         self._idle_seconds = seconds
 
-    def linger(self) -> None:
-        """Read on to the end of the body, if it is there, so that the connection is kept."""
-        for _ in self._response.blocks():
-            return
+    def _drain(self, lines: Iterator[bytes]) -> None:
+        """Read on to the end of the body, which is due now, so that the connection is kept."""
+        self._response.extend(_END_OF_BODY_SECONDS)
+        with suppress(HttpFailure):
+            for _ in islice(lines, _LINES_AFTER_DONE):
+                pass
 
 
 class Wire:
@@ -149,7 +157,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
 
 def _event(payload: bytes) -> dict[str, Any]:
     value = parse_object(payload)
-    if value.get("error") is not None:
+    if value.get("error") is not None or value.get("object") == "error":
         raise failures.from_error_object(value)
     return value
 

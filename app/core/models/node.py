@@ -31,6 +31,8 @@ class Node(Base):
     last_beat_at: Mapped[datetime | None] = mapped_column(index=True)
     # A clean stop: offline at once, until the next beat.
     stopped_at: Mapped[datetime | None]
+    # Address of the web process that holds the agent's connection; null without one.
+    relay: Mapped[str | None] = mapped_column(sa.String(200))
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]

@@ -1,0 +1,31 @@
+"""What our agents speak."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+from flask import Response
+
+from app.blueprints.agent_api import views
+from app.blueprints.agent_api.api import blueprint
+from app.web.dialects import ApiError, Dialect
+
+__all__ = ["dialect", "views"]
+
+
+def render_error(error: ApiError) -> Response:
+    """Problem details (RFC 9457), with our stable code beside the sentence."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.message,
+        "code": error.code,
+    }
+    return Response(json.dumps(body), error.status, mimetype="application/problem+json")
+
+
+dialect = Dialect(
+    name="agent", prefixes=("/agent",), blueprint=blueprint, render_error=render_error
+)

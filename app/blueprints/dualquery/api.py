@@ -1,0 +1,10 @@
+"""The dualquery blueprint, before its routes are on it."""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+from app.web.validation import Api
+
+blueprint = Blueprint("dualquery", __name__)
+api = Api(blueprint)

@@ -1,0 +1,10 @@
+"""The openai blueprint, before its routes are on it."""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+from app.web.validation import Api
+
+blueprint = Blueprint("openai", __name__)
+api = Api(blueprint)

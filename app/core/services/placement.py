@@ -1,0 +1,118 @@
+"""Choosing the node that serves a run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core.models import KnownModel, Node, Replica, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A replica that can take runs now."""
+
+    replica_id: int
+    node_id: int
+    model_name: str
+    served_name: str
+    engine: str
+    endpoint_url: str | None
+    relay: str | None
+    sealed_api_key: str | None
+    concurrency: int
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What placement decided, and a sentence that says why."""
+
+    candidate: Candidate | None
+    why: str
+    # Whether waiting can help: some node has the model, but is full.
+    is_full: bool = False
+
+
+def online_condition(now: datetime, offline_after_seconds: float) -> sa.ColumnElement[bool]:
+    """Nodes that beat lately and have not said goodbye since."""
+    since = now - timedelta(seconds=offline_after_seconds)
+    return sa.and_(
+        Node.removed_at.is_(None),
+        Node.last_beat_at > since,
+        sa.or_(Node.stopped_at.is_(None), Node.stopped_at < Node.last_beat_at),
+    )
+
+
+def serving_condition(now: datetime, offline_after_seconds: float) -> sa.ColumnElement[bool]:
+    """Nodes that may be given new runs: online, valid, not draining."""
+    return sa.and_(
+        online_condition(now, offline_after_seconds),
+        Node.valid_status == "valid",
+        Node.wanted_status.in_(("active", "online")),
+    )
+
+
+def list_candidates(
+    session: Session, *, now: datetime, offline_after_seconds: float
+) -> list[Candidate]:
+    """Every replica that can take runs now, of all models."""
+    rows = session.execute(
+        sa.select(
+            Replica.id, Replica.node_id, Replica.model_name, Replica.served_name,
+            Replica.engine, Replica.endpoint_url, Node.relay, Replica.sealed_api_key,
+            Replica.concurrency, Node.client_id,
+        )
+        .join(Node, Node.id == Replica.node_id)
+        .where(
+            Replica.state == "ready",
+            sa.or_(Replica.backoff_until.is_(None), Replica.backoff_until < now),
+            sa.or_(Replica.endpoint_url.is_not(None), Node.relay.is_not(None)),
+            serving_condition(now, offline_after_seconds),
+        )
+    )  # fmt: skip
+    return [Candidate(*row) for row in rows]
+
+
+def count_outstanding(session: Session) -> dict[int, int]:
+    """Runs under way by replica."""
+    rows = session.execute(
+        sa.select(Run.replica_id, sa.func.count())
+        .where(Run.state == "running", Run.replica_id.is_not(None))
+        .group_by(Run.replica_id)
+    )
+    return {replica_id: count for replica_id, count in rows if replica_id is not None}
+
+
+def choose(
+    model_name: str,
+    candidates: Collection[Candidate],
+    outstanding: Mapping[int, int],
+    tried: Collection[int] = (),
+) -> Choice:
+    """The least loaded candidate by outstanding runs ÷ concurrency.
+
+    Replicas that failed this run already are taken again only when nobody else is left.
+    """
+    serving = [found for found in candidates if found.model_name == model_name]
+    if not serving:
+        return Choice(None, f"No online node serves {model_name}.")
+    fresh = [found for found in serving if found.replica_id not in tried]
+    if not fresh:
+        return Choice(None, f"Every node that serves {model_name} has failed this run.")
+    free = [c for c in fresh if outstanding.get(c.replica_id, 0) < c.concurrency]
+    if not free:
+        total = sum(found.concurrency for found in fresh)
+        return Choice(None, f"All {total} places for {model_name} are taken.", is_full=True)
+    best = min(free, key=lambda c: (outstanding.get(c.replica_id, 0) / c.concurrency, c.replica_id))
+    load = f"{outstanding.get(best.replica_id, 0)} of {best.concurrency} places"
+    return Choice(best, f"Least loaded of {len(fresh)}: {load} taken.")
+
+
+def is_known(session: Session, model_name: str) -> bool:
+    """Whether some node has ever served this model."""
+    return session.get(KnownModel, model_name) is not None

@@ -1,0 +1,202 @@
+"""Runs as their callers see them: submit, look at, cancel."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core.domain.accounts import Identity
+from app.core.domain.errors import Forbidden, ModelNotFound, NoCapacity, NotFound
+from app.core.domain.runs import RunRequest, RunState, request_to_json
+from app.core.ids import new_uid
+from app.core.models import Run
+from app.core.services import placement
+
+SNAPSHOT_SECONDS = 0.5
+_RETRY_AFTER_SECONDS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """How long a run may take and how many may wait for one model."""
+
+    timeout_seconds: float
+    queue_limit: int
+    offline_after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A run that is in the database and wants its bell rung."""
+
+    run_id: int
+    uid: str
+    created_at: datetime
+
+
+class Availability:
+    """Which models can be asked for now, looked up at most twice a second per process."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._serving: frozenset[str] = frozenset()
+        self._queued: dict[str, int] = {}
+
+    def check(self, session: Session, model_name: str, limits: RunLimits, now: datetime) -> None:
+        """Raise ModelNotFound or NoCapacity when a run of this model could not be served."""
+        if time.monotonic() > self._until or model_name not in self._serving:
+            self._look(session, limits, now)
+        if model_name not in self._serving:
+            if not placement.is_known(session, model_name):
+                raise ModelNotFound(f"The model `{model_name}` does not exist.", field="model")
+            raise NoCapacity(
+                f"No online node serves {model_name} now.",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
+        if self._queued.get(model_name, 0) >= limits.queue_limit:
+            raise NoCapacity(
+                f"Too many requests are waiting for {model_name}.",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
+
+    def _look(self, session: Session, limits: RunLimits, now: datetime) -> None:
+        found = placement.list_candidates(
+            session, now=now, offline_after_seconds=limits.offline_after_seconds
+        )
+        self._serving = frozenset(candidate.model_name for candidate in found)
+        self._queued = count_queued(session)
+        self._until = time.monotonic() + SNAPSHOT_SECONDS
+
+
+def count_queued(session: Session) -> dict[str, int]:
+    """Waiting runs by model."""
+    rows = session.execute(
+        sa.select(Run.model_name, sa.func.count())
+        .where(Run.state == RunState.QUEUED)
+        .group_by(Run.model_name)
+    )
+    return {model_name: count for model_name, count in rows}
+
+
+def submit_run(
+    session: Session,
+    caller: Identity,
+    request: RunRequest,
+    *,
+    door: str,
+    limits: RunLimits,
+    availability: Availability,
+    now: datetime,
+    reply_to: str | None = None,
+    is_attached: bool = False,
+) -> Submitted:
+    """Accept a run: a row in state queued. The caller commits, then rings the queue.
+
+    `is_attached`: the run is cancelled when its reader leaves. Raises Forbidden for a key
+    of another model, ModelNotFound, NoCapacity.
+    """
+    if caller.model_name is not None and caller.model_name != request.model:
+        raise Forbidden(f"This key opens the model {caller.model_name} alone.")
+    availability.check(session, request.model, limits, now)
+    uid = new_uid()
+    run_id = session.execute(
+        sa.insert(Run)
+        .values(
+            uid=uid,
+            account_id=caller.account_id,
+            credential_id=caller.credential_id,
+            door=door,
+            kind=request.kind,
+            model_name=request.model,
+            request=request_to_json(request),
+            state=RunState.QUEUED,
+            reply_to=reply_to,
+            is_attached=is_attached,
+            attempt=0,
+            tried_replicas=[],
+            created_at=now,
+            rung_at=now,
+            deadline_at=now + timedelta(seconds=limits.timeout_seconds),
+        )
+        .returning(Run.id)
+    ).scalar_one()
+    return Submitted(run_id, uid, now)
+
+
+def get_run(session: Session, caller: Identity, uid: str) -> Run:
+    """The caller's own run; an admin's any. Raises NotFound."""
+    run = session.scalar(sa.select(Run).where(Run.uid == uid))
+    if run is None or not caller.may_act_for(run.account_id):
+        raise NotFound("Run not found.")
+    return run
+
+
+def get_run_by_id(session: Session, run_id: int) -> Run:
+    """A run by its row id, fresh from the database. Raises NotFound."""
+    run = session.get(Run, run_id, populate_existing=True)
+    if run is None:
+        raise NotFound("Run not found.")
+    return run
+
+
+def list_runs(
+    session: Session,
+    *,
+    account_id: int | None = None,
+    node_id: int | None = None,
+    state: str | None = None,
+    before_id: int | None = None,
+    limit: int = 50,
+) -> list[Run]:
+    """The newest runs of an account or a node, `limit` at a time, older than `before_id`."""
+    query = sa.select(Run).order_by(Run.id.desc()).limit(limit)
+    if account_id is not None:
+        query = query.where(Run.account_id == account_id)
+    if node_id is not None:
+        query = query.where(Run.node_id == node_id)
+    if state:
+        query = query.where(Run.state == state)
+    if before_id is not None:
+        query = query.where(Run.id < before_id)
+    return list(session.scalars(query))
+
+
+def count_live(session: Session, *, account_id: int | None = None) -> dict[str, int]:
+    """Queued and running runs, of the network or of one account."""
+    query = (
+        sa.select(Run.state, sa.func.count())
+        .where(Run.state.in_((RunState.QUEUED, RunState.RUNNING)))
+        .group_by(Run.state)
+    )
+    if account_id is not None:
+        query = query.where(Run.account_id == account_id)
+    return {state: count for state, count in session.execute(query)}
+
+
+def request_cancel(session: Session, run_id: int, *, now: datetime) -> RunState:
+    """Cancel a queued run at once; mark a running one, whose worker ends it.
+
+    Returns the state after this. The caller sends the worker word (`control`).
+    """
+    ended = session.execute(
+        sa.update(Run)
+        .where(Run.id == run_id, Run.state == RunState.QUEUED)
+        .values(
+            state=RunState.CANCELLED,
+            cancel_requested_at=now,
+            finished_at=now,
+            finish_reason="cancelled",
+        )
+    )
+    if ended.rowcount == 1:  # type: ignore[attr-defined]
+        return RunState.CANCELLED
+    session.execute(
+        sa.update(Run)
+        .where(Run.id == run_id, Run.state == RunState.RUNNING)
+        .values(cancel_requested_at=sa.func.coalesce(Run.cancel_requested_at, now))
+    )
+    return RunState(session.scalar(sa.select(Run.state).where(Run.id == run_id)) or "cancelled")

@@ -1,0 +1,78 @@
+"""create_app: one ordered list of what the hub is made of."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import redis
+from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from app.cli import register_commands
+from app.blueprints import DIALECTS
+from app.config import Settings
+from app.core.database import engine_options, install_rules
+from app.extensions import csrf, db, htmx, login_manager, migrate
+from app.web.auth import install_auth
+from app.web.cors import install_cors
+from app.web.dialects import DialectMap
+from app.web.errors import install_error_handlers
+from app.web.live import install_live
+from app.web.security import install_security_headers
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The web application. Neither Redis nor the database has to run for this to work."""
+    settings = settings or Settings.from_env()
+    app = Flask("app", static_folder="static", template_folder="templates")
+    _configure(app, settings)
+    app.extensions["weft_settings"] = settings
+    app.extensions["weft_redis"] = redis.Redis.from_url(settings.redis_url)
+    app.extensions["weft_dialects"] = DialectMap(DIALECTS)
+    _init_extensions(app)
+    install_auth(app)
+    install_live(app)
+    install_security_headers(app)
+    install_cors(app)
+    install_error_handlers(app)
+    for dialect in DIALECTS:
+        app.register_blueprint(dialect.blueprint)
+        if dialect.is_api:
+            csrf.exempt(dialect.blueprint)  # API paths check it themselves, for cookies alone
+    register_commands(app)
+    if settings.trusted_proxies:
+        hops = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops)  # type: ignore[method-assign]
+    return app
+
+
+def _configure(app: Flask, settings: Settings) -> None:
+    app.config.update(
+        SECRET_KEY=settings.secret_key,
+        SQLALCHEMY_DATABASE_URI=settings.database_url,
+        SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings.database_url),
+        MAX_CONTENT_LENGTH=settings.max_upload_bytes,
+        MAX_FORM_MEMORY_SIZE=settings.max_json_bytes,
+        MAX_FORM_PARTS=100,
+        SESSION_COOKIE_NAME="weft",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_SECURE=settings.secure_cookies,
+        PERMANENT_SESSION_LIFETIME=timedelta(days=30),
+        WTF_CSRF_TIME_LIMIT=None,
+        WTF_CSRF_CHECK_DEFAULT=False,
+    )
+    app.session_interface = SecureCookieSessionInterface()
+    app.url_map.strict_slashes = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+
+
+def _init_extensions(app: Flask) -> None:
+    db.init_app(app)
+    with app.app_context():
+        install_rules(db.engine)
+    migrate.init_app(app, db)
+    login_manager.init_app(app)
+    csrf.init_app(app)
+    htmx.init_app(app)

@@ -1,0 +1,1 @@
+"""What all blueprints share: errors, identity, validation, streams, limits."""
