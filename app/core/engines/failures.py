@@ -81,8 +81,10 @@ def from_error_object(error: Any) -> DomainError:
     said = message or "no reason given"
     if isinstance(code, int) and 400 <= code < 600:
         return from_status(code, json.dumps(error).encode())
-    return _about_request(said, kind) if _is_about_request(said, kind) else broke(
-        f"The engine failed: {said}"
+    return (
+        _about_request(said, kind)
+        if _is_about_request(said, kind)
+        else broke(f"The engine failed: {said}")
     )
 
 

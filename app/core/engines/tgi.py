@@ -37,7 +37,9 @@ class TgiClient:
             with self._wire.stream(target, "/generate_stream", body) as events:
                 yield from tgi_native.read_chunks(events, request.sampling)
         else:
-            with self._wire.stream(target, "/v1/chat/completions", chat_body(request)) as events:
+            with self._wire.stream(
+                target, "/v1/chat/completions", chat_body(request)
+            ) as events:
                 yield from read_chunks(events)
 
     def check(self, target: EngineTarget) -> EngineStatus:

@@ -50,9 +50,7 @@ def read_chunks(events: EventStream, sampling: Sampling) -> Generator[Chunk, Non
     asked for: TGI itself leaves the stop text in and may generate past the limit.
     """
     cutter = StopCutter(sampling.stop)
-    tokens = 0
-    for event in events:
-        tokens += 1
+    for tokens, event in enumerate(events, start=1):
         text = cutter.feed(_token_text(event))
         if text:
             yield Chunk(text)
