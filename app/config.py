@@ -219,6 +219,16 @@ class Settings(BaseModel):
         )
 
 
+def setting_names() -> frozenset[str]:
+    """The names of all settings in the environment."""
+    return frozenset(str(field.alias) for field in Settings.model_fields.values())
+
+
+def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a program that we start: ours, with these changes."""
+    return {**os.environ, **changes}
+
+
 def _kept_secret(path: Path) -> str:
     """The secret in `path`, made on first use; the first of two processes that race wins."""
     try:

@@ -61,12 +61,12 @@ class EmbeddedRedis:
         Starting again after `stop` or `kill` keeps the port and the data.
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        self._stop_leftover()
+        self.stop_leftover()
         if not self.port:
             self.port = _free_port()
         with self.log_path.open("ab") as log_file:
             self._process = subprocess.Popen(  # noqa: S603 - our own program and arguments
-                self._command(),
+                self.command(),
                 stdout=log_file,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -100,7 +100,8 @@ class EmbeddedRedis:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _command(self) -> list[str]:
+    def command(self) -> list[str]:
+        """The server's argv, for who looks after processes himself. `port` 0: no TCP."""
         options = {
             "bind": "127.0.0.1",
             "port": str(self.port),
@@ -121,26 +122,28 @@ class EmbeddedRedis:
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
                 break
-            if self._answers():
+            if self.answers():
                 return
             time.sleep(0.01)
         self.kill()
         raise EmbeddedRedisFailed(f"The embedded Redis did not start: {self._last_log_lines()}")
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it answers PING on its socket."""
         if not self.socket_path.exists():
             return False
         with self._client() as client, contextlib.suppress(RedisError):
             return bool(client.ping())
         return False
 
-    def _stop_leftover(self) -> None:
-        if not self._answers():
+    def stop_leftover(self) -> None:
+        """Stop a server that a killed program left in this folder."""
+        if not self.answers():
             return
         with self._client() as client, contextlib.suppress(RedisError):
             client.shutdown()
         deadline = time.monotonic() + STOP_SECONDS
-        while self._answers() and time.monotonic() < deadline:
+        while self.answers() and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def _client(self) -> Redis:
