@@ -22,7 +22,7 @@ class FakeEngine:
 
     def stats(self) -> dict[str, int]:
         """What it has seen: requests, active and peak streams, cancelled streams, tokens."""
-        with urllib.request.urlopen(f"{self.base_url}/stats", timeout=5) as reply:
+        with urllib.request.urlopen(f"{self.base_url}/stats", timeout=5) as reply:  # noqa: S310 - our own http address
             return dict(json.load(reply))
 
     def stop(self) -> None:
@@ -30,9 +30,9 @@ class FakeEngine:
         self.service.stop()
 
 
-def start(log_path: Path) -> FakeEngine:
-    """Start it on a free port of 127.0.0.1. Raises NoCompilerError, NotReadyError."""
-    service = processes.start([str(native_tools.tool("fake_engine"))], log_path)
+def start(log_path: Path, port: int = 0) -> FakeEngine:
+    """Start it on a port of 127.0.0.1 (0: any free one). Raises NoCompilerError, NotReadyError."""
+    service = processes.start([str(native_tools.tool("fake_engine")), str(port)], log_path)
     service.wait_until(lambda: service.log_tail().startswith("port "), 5.0)
     port = int(service.log_tail().split()[1])
     return FakeEngine(f"http://127.0.0.1:{port}", service)
