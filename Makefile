@@ -20,7 +20,7 @@ READY := $(VENV)/.ready-$(call hash,$(RUN_PINS))
 DEV_READY := $(VENV)/.dev-ready-$(call hash,$(DEV_PINS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test check format bench bench-gateway bench-heartbeats bench-points setup clean
+.PHONY: help run test check format docs bench bench-gateway bench-heartbeats bench-points setup clean
 
 help: ## say what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ check: $(DEV_READY) ## format, lint, types, import rules
 format: $(DEV_READY) ## format the code and mend what ruff can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+docs: $(DEV_READY) ## write the pages that are made from the code
+	@$(BIN)/python -m app.local.settings_page
 
 bench: ## list the benchmarks
 	@echo 'make bench-gateway      what the hub adds to a stream: first token, per token, CPU a request'
