@@ -4,5 +4,6 @@ from __future__ import annotations
 
 pytest_plugins = [
     "tests.fixtures.databases",
+    "tests.fixtures.redis",
     "tests.fixtures.sockets",
 ]
