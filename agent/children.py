@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 _PR_SET_PDEATHSIG = 1
 _LINE_BYTES = 8192
@@ -48,7 +49,7 @@ class Child:
             cwd=folder,
             # Ctrl-C in the terminal is for the agent, which then stops its engines in order.
             start_new_session=True,
-            preexec_fn=_dying_with_parent(death_signal),  # noqa: PLW1509 - only a system call
+            preexec_fn=_dying_with_parent(death_signal),
         )
         self.pid = self._process.pid
         with contextlib.suppress(OSError):
@@ -84,7 +85,7 @@ class Child:
             self._process.stdout.close()
 
     @property
-    def _input(self) -> subprocess.IO[bytes]:  # type: ignore[name-defined]
+    def _input(self) -> IO[bytes]:
         assert self._process.stdin is not None  # noqa: S101 - asked for above
         return self._process.stdin
 

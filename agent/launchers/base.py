@@ -59,7 +59,11 @@ class Launcher(Protocol):
     `describe`, `load` and `address`, which any thread may ask."""
 
     model_name: str
-    kind: str
+
+    @property
+    def kind(self) -> str:
+        """The kind of engine."""
+        ...
 
     def start(self) -> None:
         """Bring the engine up, without waiting for it. Raises EngineNotStarted."""

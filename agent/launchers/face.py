@@ -50,14 +50,15 @@ class EngineFace:
 
     def look(self) -> Health:
         """Ask whether it is well; when it is for the first time, also what it serves."""
-        if self.base_url is None:
+        base_url = self.base_url
+        if base_url is None:
             return Health(ReplicaState.STARTING)
         try:
-            trouble = is_healthy(self.kind, self.base_url, self.api_key)
+            trouble = is_healthy(self.kind, base_url, self.api_key)
             if trouble is None and self._facts is None:
                 self._facts = read_facts(
                     self.kind,
-                    self.base_url,
+                    base_url,
                     api_key=self.api_key,
                     model_name=self.model_name,
                     served_name=self._served_name,
@@ -75,13 +76,15 @@ class EngineFace:
 
     def load(self) -> EngineLoad:
         """How busy the engine is."""
-        if self.base_url is None or self._facts is None:
+        base_url = self.base_url
+        if base_url is None or self._facts is None:
             return EngineLoad()
-        return read_load(self.kind, self.base_url, api_key=self.api_key)
+        return read_load(self.kind, base_url, api_key=self.api_key)
 
     def address(self) -> EngineAddress | None:
         """Where it listens on this machine."""
-        return EngineAddress(self.base_url, self.api_key) if self.base_url else None
+        base_url = self.base_url
+        return EngineAddress(base_url, self.api_key) if base_url else None
 
     def describe(self, health: Health) -> dict[str, Any]:
         """The replica for the hub. The key leaves the machine only where the hub itself calls."""
@@ -96,6 +99,6 @@ class EngineFace:
             "concurrency": self._concurrency or (facts.concurrency if facts else 1),
             "context_tokens": facts.context_tokens if facts else None,
             "engine_version": facts.version if facts else None,
-            "error": health.error if health.state is not ReplicaState.READY else None,
+            "error": health.error if health.state is ReplicaState.FAILED else None,
             "api_key": self.api_key if self._is_direct else None,
         }

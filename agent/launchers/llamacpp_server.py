@@ -18,7 +18,7 @@ LISTENING = "WEFT-ENGINE-LISTENING "
 def serve(orders: dict[str, Any]) -> None:
     """Load the model and serve it until the agent goes."""
     # The package's stubs are incomplete, so it is taken as untyped.
-    import xllamacpp  # noqa: PLC0415
+    import xllamacpp
 
     params: Any = xllamacpp.CommonParams()
     params.model.path = orders["model_file"]

@@ -146,8 +146,8 @@ class TgiLauncher:
         elif health.state is ReplicaState.STARTING:
             if time.monotonic() - self._started > START_SECONDS:
                 return Health(ReplicaState.FAILED, f"TGI is still {self.phase} after 6 hours.")
-            # Its port opens only when all is done; until then the phase says more.
-            return Health(ReplicaState.STARTING, self.phase)
+            # Its port opens only when all is done: not answering is no news until then.
+            return Health(ReplicaState.STARTING)
         return health
 
     def stop(self, *, seconds: float) -> None:
@@ -250,6 +250,7 @@ class TgiLauncher:
         if phase != self.phase:
             self.phase = phase
             log.info("TGI for %s: %s", self.model_name, phase)
+            self._logs.add("engine", self.model_name, "info", f"TGI: {phase}")
             self._on_change()
 
 
