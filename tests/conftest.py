@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 pytest_plugins = [
+    "tests.fixtures.accounts",
     "tests.fixtures.databases",
     "tests.fixtures.redis",
     "tests.fixtures.sockets",
+    "tests.fixtures.web",
 ]

@@ -17,8 +17,6 @@ from redis.exceptions import RedisError
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from tests.fixtures.redis import own_redis, redis_client, redis_server, redis_url  # noqa: F401
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -105,7 +103,7 @@ class Jobs:
 
 
 @pytest.fixture
-def jobs(redis_url: str) -> Iterator[Jobs]:  # noqa: F811
+def jobs(redis_url: str) -> Iterator[Jobs]:
     found = Jobs(redis_url)
     yield found
     found.client.close()
