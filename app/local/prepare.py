@@ -19,11 +19,13 @@ from app.core.clock import utc_now
 from app.core.database import make_engine, make_sessions, unit_of_work
 from app.core.domain.accounts import CredentialKind
 from app.core.models import Account
-from app.core.services import accounts, credentials, nodes
+from app.core.services import accounts, credentials, enrolment
 from app.factory import create_app
 from app.local.record import LocalRecord, read_record, write_record
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
+ENROLMENT_HOURS = 30 * 24
+ENROLMENT_USES = 100
 
 
 def main() -> int:
@@ -56,7 +58,7 @@ def fill_record(session: Session, record: LocalRecord, settings: Settings) -> Lo
     if not _opens(session, record.api_key):
         record = replace(record, api_key=_new_key(session, admin))
     if settings.local_node:
-        record = replace(record, enrolment_token=_enrolment_token(session, admin, record))
+        record = replace(record, enrolment_token=_enrolment_token(session, admin))
     return record
 
 
@@ -74,8 +76,12 @@ def _new_key(session: Session, admin: Account) -> str:
     return issued.secret
 
 
-def _enrolment_token(session: Session, admin: Account, record: LocalRecord) -> str:
-    raise NotImplementedError
+def _enrolment_token(session: Session, admin: Account) -> str:
+    """A fresh token at every start; the node uses it only when it isn't known yet."""
+    _row, secret = enrolment.create_enrolment_token(
+        session, admin, now=utc_now(), hours=ENROLMENT_HOURS, uses=ENROLMENT_USES
+    )
+    return secret
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def worker_programs(settings: Settings, environment: dict[str, str]) -> list[Pro
     """The RQ workers. The web's readiness waits for one of them."""
     count = settings.rq_workers
     names = [f"worker-{n}" for n in range(1, count + 1)] if count > 1 else ["worker"]
-    return [Program(name, _python("worker"), environment, stop_seconds=4) for name in names]
+    return [Program(name, _python("worker"), environment, stop_seconds=3) for name in names]
 
 
 def web_program(settings: Settings, environment: dict[str, str]) -> Program:
@@ -66,7 +66,7 @@ def web_program(settings: Settings, environment: dict[str, str]) -> Program:
         _python("gunicorn", "--config", config, "wsgi:app"),
         environment,
         answers_ok(f"{hub_url(settings)}/readyz"),
-        stop_seconds=5,
+        stop_seconds=4,
     )
 
 
@@ -82,7 +82,7 @@ def node_program(settings: Settings, enrolment_token: str) -> Program:
         "WEFT_AGENT_TOKEN": enrolment_token,
         "WEFT_AGENT_STATE_DIR": str(settings.data_dir / "node"),
     }
-    return Program("node", _python("agent", "--direct"), environment, stop_seconds=4)
+    return Program("node", _python("agent", "--direct"), environment, stop_seconds=6)
 
 
 def served_models(settings: Settings, api_key: str) -> list[str]:

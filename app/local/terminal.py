@@ -43,7 +43,10 @@ def welcome(url: str, record: LocalRecord, models: list[str]) -> str:
     if models:
         lines += ["  Try it:", "", _curl(url, record.api_key, models[0]), ""]
     else:
-        lines += ["  No model is served yet. Sign in and add a node, on this machine or another.", ""]
+        lines += [
+            "  No model is served yet. Sign in and add a node, on this machine or another.",
+            "",
+        ]
     lines.append("  Ctrl-C stops all of it; the data stays.")
     return "\n".join([*lines, ""])
 
