@@ -1,119 +1,92 @@
-"""What tasks need of their process: settings, database, queue, token path. One per process."""
+"""What a worker process works with, built once at its start."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import hashlib
+import hmac
+import os
+import socket
 from dataclasses import dataclass, field
-from typing import Any
 
-from redis import Redis
-from sqlalchemy.orm import Session, sessionmaker
+import redis
 
 from app.config import Settings
-from app.core.database import make_engine
+from app.core.database import Sessions, make_engine, make_sessions
+from app.core.engines.base import EngineTarget
+from app.core.outbound import OutboundPolicy
 from app.core.queue import RunQueue
-from app.core.stream import ControlListener, StreamWriter
+from app.core.sealing import Sealer
+from app.core.services.placement import Candidate
+from app.core.stream import StreamWriter
+from worker.ledger import Ledger
 
-log = logging.getLogger(__name__)
-
-
-class ActiveRuns:
-    """The runs under way in this process, and how to tell them to stop."""
-
-    def __init__(self) -> None:
-        self._stops: dict[str, Callable[[str], None]] = {}
-
-    @contextmanager
-    def watch(self, run_id: str, stop: Callable[[str], None]) -> Iterator[None]:
-        """While the block runs, `stop(reason)` is called when the run is to be cancelled.
-
-        `reason` is `cancelled` (somebody asked) or `reader_gone`. `stop` must not block: it
-        runs in the token path. It may be called more than once.
-        """
-        self._stops[run_id] = stop
-        try:
-            yield
-        finally:
-            self._stops.pop(run_id, None)
-
-    def stop(self, run_id: str, reason: str) -> bool:
-        """Tell a run to stop; False when it does not run here."""
-        stop = self._stops.get(run_id)
-        if stop is not None:
-            stop(reason)
-        return stop is not None
-
-    def hear_control(self, message: dict[str, Any]) -> None:
-        """Give this to `ControlListener.on_control`."""
-        if message.get("type") == "cancel":
-            self.stop(str(message.get("run_id")), "cancelled")
-
-    def __len__(self) -> int:
-        return len(self._stops)
+# Where the hub's relay stands in for the engine, no real host is named.
+RELAYED_URL = "http://engine.relay"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WorkerContext:
-    """Built once, before the first job."""
+    """Everything that tasks and duties share."""
 
     settings: Settings
-    redis: Redis
-    sessions: sessionmaker[Session]
-    queue: RunQueue
+    name: str
+    sessions: Sessions
+    store: redis.Redis
     writer: StreamWriter
-    control: ControlListener
-    runs: ActiveRuns = field(default_factory=ActiveRuns)
+    queue: RunQueue
+    policy: OutboundPolicy
+    ledger: Ledger
+    sealer: Sealer
+    closers: list[object] = field(default_factory=list)
 
-    def start(self) -> None:
-        """Listen for control messages."""
-        self.control.on_control(self.writer.hear_control)
-        self.control.on_control(self.runs.hear_control)
-        self.control.start()
+    def target(self, candidate: Candidate) -> EngineTarget:
+        """Where a replica's engine is reached."""
+        sealed = candidate.sealed_api_key
+        is_relayed = candidate.endpoint_url is None
+        return EngineTarget(
+            base_url=candidate.endpoint_url or RELAYED_URL,
+            served_name=candidate.served_name,
+            api_key=self.sealer.open(sealed) if sealed else None,
+            relay=candidate.relay if is_relayed else None,
+            relay_headers=self._relay_headers(candidate) if is_relayed else (),
+            first_chunk_timeout_seconds=self.settings.first_token_timeout_seconds,
+            idle_timeout_seconds=self.settings.idle_timeout_seconds,
+        )
 
-    def close(self) -> None:
-        """Write what is left to write, and let go of everything."""
-        if not self.writer.close():
-            log.error("Redis did not take the last pieces of some answers")
-        self.control.close()
-        self.sessions.kw["bind"].dispose()
-        self.redis.close()
+    def _relay_headers(self, candidate: Candidate) -> tuple[tuple[str, str], ...]:
+        key = relay_key(self.settings.secret_key, candidate.client_id)
+        return (
+            ("X-Weft-Node", candidate.client_id),
+            ("X-Weft-Model", candidate.model_name),
+            ("X-Weft-Key", key),
+        )
 
 
-def build(settings: Settings) -> WorkerContext:
-    """Everything a task needs. Connects to nothing yet."""
-    redis = Redis.from_url(settings.redis_url)
-    runs = ActiveRuns()
+def relay_key(secret_key: str, client_id: str) -> str:
+    """What a worker shows the relay of one node, so that no stranger can speak to it."""
+    return hmac.new(
+        secret_key.encode(), f"relay:{client_id}".encode(), hashlib.sha256
+    ).hexdigest()
+
+
+def build_context(settings: Settings) -> WorkerContext:
+    """The context of this process."""
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    sessions = make_sessions(make_engine(settings.database_url))
+    store = redis.Redis.from_url(settings.redis_url)
     return WorkerContext(
         settings=settings,
-        redis=redis,
-        sessions=sessionmaker(make_engine(settings.database_url), expire_on_commit=False),
-        queue=RunQueue(redis),
-        writer=StreamWriter(
-            settings.redis_url,
-            flush_ms=settings.stream_flush_ms,
-            on_reader_gone=lambda run_id: _reader_gone(runs, run_id),
+        name=name,
+        sessions=sessions,
+        store=store,
+        writer=StreamWriter(settings.redis_url, flush_ms=settings.stream_flush_ms),
+        queue=RunQueue(store),
+        policy=OutboundPolicy(settings.allowed_node_networks),
+        ledger=Ledger(
+            sessions,
+            worker=name,
+            lease_seconds=settings.run_lease_seconds,
+            offline_after_seconds=settings.offline_after_seconds,
         ),
-        control=ControlListener(settings.redis_url),
-        runs=runs,
+        sealer=Sealer(settings.secret_key),
     )
-
-
-_current: list[WorkerContext] = []
-
-
-def install(context: WorkerContext) -> None:
-    """Make this the context of the process; an earlier one is replaced."""
-    _current[:] = [context]
-
-
-def current() -> WorkerContext:
-    """The context of this process. Raises RuntimeError outside a worker."""
-    if not _current:
-        raise RuntimeError("No worker context: tasks run in a worker, or after install().")
-    return _current[0]
-
-
-def _reader_gone(runs: ActiveRuns, run_id: str) -> None:
-    runs.stop(run_id, "reader_gone")

@@ -39,11 +39,11 @@ def short_number(value: float) -> str:
 
 
 def nice_ceiling(value: float) -> float:
-    """The next round number: 1, 2, 2.5 or 5 times a power of ten; 1 for nothing at all."""
+    """The next round number at or above `value`; 1 for nothing at all."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    steps = (step * power for step in (1, 2, 2.5, 5, 10))
+    steps = (step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10))
     return next(step for step in steps if step >= value * (1 - 1e-9))
 
 

@@ -124,6 +124,8 @@ def parse_body(schema: type[Model]) -> Model:
         raise BadRequestBody(
             status, "unsupported_media_type", (Violation(("body",), message, "media_type"),)
         )
+    if b"\\u0000" in raw:
+        _refuse_nul(raw, dialect.invalid_status if dialect else 400)
     try:
         return schema.model_validate_json(raw)
     except ValidationError as error:
@@ -154,6 +156,18 @@ def validate(schema: type[Model], values: Any, part: str) -> Model:
     except ValidationError as error:
         status = dialect.invalid_status if dialect else 400
         raise BadRequestBody(status, "invalid", _violations(error, part)) from None
+
+
+def _refuse_nul(raw: bytes, status: int) -> None:
+    """No text holds U+0000: databases cannot keep it and C programs stop there."""
+    try:
+        decoded = json.dumps(json.loads(raw), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return  # no JSON at all: the schema says so
+    # What is left after decoding once is a real NUL, unless its backslash is escaped itself.
+    if "\\u0000" in decoded.replace("\\\\", ""):
+        message = "Text may not hold the character U+0000."
+        raise BadRequestBody(status, "invalid", (Violation(("body",), message, "nul_character"),))
 
 
 def _claims_json() -> bool:

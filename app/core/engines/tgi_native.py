@@ -58,6 +58,7 @@ def read_chunks(events: EventStream, sampling: Sampling) -> Generator[Chunk, Non
             rest = cutter.rest()
             if rest:
                 yield Chunk(rest)
+            events.drain()
             yield _last_chunk(event, tokens)
             return
         if cutter.has_stopped:

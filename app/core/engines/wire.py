@@ -36,17 +36,17 @@ class EventStream:
 
     def __init__(self, response: Response, target: EngineTarget) -> None:
         self._response = response
+        self._lines = response.lines()
         self._idle_seconds = target.idle_timeout_seconds
         self.done = False
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Each payload. Raises EngineError for what is no JSON object, or says `error`."""
         response = self._response
-        lines = response.lines()
-        for payload in payloads(lines):
+        for payload in payloads(self._lines):
             if payload == DONE:
                 self.done = True
-                self._drain(lines)
+                self.drain()
                 return
             yield _event(payload)
             # After the consumer came back: its own slowness must not look like the engine's.
@@ -56,11 +56,11 @@ class EventStream:
         """The answer is complete; what may still follow gets this long and no longer."""
         self._idle_seconds = seconds
 
-    def _drain(self, lines: Iterator[bytes]) -> None:
+    def drain(self) -> None:
         """Read on to the end of the body, which is due now, so that the connection is kept."""
         self._response.extend(_END_OF_BODY_SECONDS)
         with suppress(HttpFailure):
-            for _ in islice(lines, _LINES_AFTER_DONE):
+            for _ in islice(self._lines, _LINES_AFTER_DONE):
                 pass
 
 

@@ -28,6 +28,34 @@ class Issued:
     secret: str
 
 
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """What its owner may see of an API key."""
+
+    uid: str
+    name: str
+    mask: str
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime | None
+    model_name: str | None
+    model_uid: str | None
+
+
+def key_info(credential: Credential) -> KeyInfo:
+    """The key without its secret."""
+    return KeyInfo(
+        uid=credential.uid,
+        name=credential.name,
+        mask=credential.mask,
+        created_at=credential.created_at,
+        last_used_at=credential.last_used_at,
+        expires_at=credential.expires_at,
+        model_name=credential.model_name,
+        model_uid=credential.model_uid,
+    )
+
+
 def _issue(
     session: Session,
     account_id: int,

@@ -1,0 +1,91 @@
+"""`flask weft …`: what an operator does from a shell."""
+
+from __future__ import annotations
+
+import click
+from flask import Flask, current_app
+from flask.cli import AppGroup
+from sqlalchemy.orm import Session
+
+from app.core.clock import utc_now
+from app.core.domain.accounts import Role
+from app.core.domain.errors import DomainError
+from app.core.ids import new_secret
+from app.core.models import Account
+from app.core.services import accounts, credentials, enrolment
+from app.web.transaction import unit_of_work
+
+weft = AppGroup("weft", help="Accounts, keys and nodes of this hub.")
+
+
+def register_commands(app: Flask) -> None:
+    """Give the app its commands."""
+    app.cli.add_command(weft)
+
+
+@weft.command("first-admin")
+def first_admin() -> None:
+    """Make the first admin with an API key; says nothing new when there is one."""
+    settings = current_app.extensions["weft_settings"]
+    password = settings.admin_password or new_secret("", 16)
+    with unit_of_work() as session:
+        admin, is_new = accounts.ensure_admin(
+            session, email=settings.admin_email, password=password,
+            now=utc_now(), hash_profile=settings.argon2_profile,
+        )  # fmt: skip
+        click.echo(f"email={admin.email}")
+        if is_new:
+            key = credentials.issue_api_key(session, admin.id, name="first key", now=utc_now())
+            click.echo(f"password={password}")
+            click.echo(f"api_key={key.secret}")
+
+
+@weft.command("create-account")
+@click.argument("email")
+@click.option("--password", prompt=True, hide_input=True, confirmation_prompt=True)
+@click.option("--role", type=click.Choice([role.value for role in Role]), default="user")
+def create_account(email: str, password: str, role: str) -> None:
+    """Register an account."""
+    settings = current_app.extensions["weft_settings"]
+    try:
+        with unit_of_work() as session:
+            account = accounts.register_account(
+                session, accounts.NewAccount(email=email, password=password),
+                now=utc_now(), hash_profile=settings.argon2_profile,
+            )  # fmt: skip
+            account.role = role
+            click.echo(f"account {account.id}: {account.username}")
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+
+
+@weft.command("api-key")
+@click.argument("login")
+@click.option("--name", default="made from the shell")
+def api_key(login: str, name: str) -> None:
+    """Make an API key for an account (e-mail or user name) and print it once."""
+    with unit_of_work() as session:
+        account = _find(session, login)
+        issued = credentials.issue_api_key(session, account.id, name=name, now=utc_now(), limit=None)
+        click.echo(issued.secret)
+
+
+@weft.command("enrolment-token")
+@click.argument("login")
+@click.option("--hours", default=24, show_default=True, help="How long it is good for.")
+@click.option("--uses", default=1, show_default=True, help="How many machines may join with it.")
+def enrolment_token(login: str, hours: int, uses: int) -> None:
+    """Print a token that lets a machine join as a node of this account."""
+    with unit_of_work() as session:
+        account = _find(session, login)
+        _row, secret = enrolment.create_enrolment_token(
+            session, account, now=utc_now(), hours=hours, uses=uses
+        )
+        click.echo(secret)
+
+
+def _find(session: Session, login: str) -> Account:
+    account = accounts.find_by_login(session, login)
+    if account is None:
+        raise click.ClickException(f"There is no account {login!r}.")
+    return account

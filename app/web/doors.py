@@ -1,0 +1,54 @@
+"""What every door does with accounts: let people in, sign them up, make their JWTs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from app.core.clock import utc_now
+from app.core.domain.errors import Forbidden
+from app.core.models import Account
+from app.core.services import accounts, credentials, signin
+from app.web.context import redis_client, remote_address, settings, signin_policy
+
+
+def check_signup_is_open() -> None:
+    """Raise Forbidden when strangers may not register here."""
+    if not settings().open_signup:
+        raise Forbidden("Registration is closed on this hub. Ask its admin for an account.")
+
+
+def sign_up(session: Session, new: accounts.NewAccount) -> Account:
+    """Register an account. Raises Forbidden, InvalidInput, Taken."""
+    check_signup_is_open()
+    return accounts.register_account(
+        session, new, now=utc_now(), hash_profile=settings().argon2_profile
+    )
+
+
+def sign_in(session: Session, login: str, password: str) -> Account:
+    """The account that an e-mail or user name and a password open.
+
+    Raises Unauthenticated, and RateLimited after too many failures over all doors together.
+    """
+    return signin.check_password(
+        session, redis_client(), login=login, password=password,
+        address=remote_address(), policy=signin_policy(), now=utc_now(),
+    )  # fmt: skip
+
+
+def issue_jwt(session: Session, account: Account, lifetime: timedelta) -> credentials.TokenPair:
+    """Access and refresh JWTs of a sign-in that has just been checked."""
+    return credentials.issue_jwt(
+        session, account, secret_key=settings().secret_key, lifetime=lifetime, now=utc_now()
+    )
+
+
+def refresh_jwt(
+    session: Session, refresh_token: str, lifetime: timedelta
+) -> tuple[Account, credentials.TokenPair]:
+    """A new pair for a refresh token that still opens something. Raises Unauthenticated."""
+    return credentials.refresh_jwt(
+        session, refresh_token, secret_key=settings().secret_key, lifetime=lifetime, now=utc_now()
+    )

@@ -1,0 +1,310 @@
+"""Runs as a request lives with them: start one, wait for its first event, stream, let go.
+
+No database session is held while tokens flow. An error before the first event is raised,
+so that it becomes an HTTP status; afterwards it is the run's last event.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+from flask import Flask, current_app, request
+
+from app.core.clock import utc_now
+from app.core.domain.accounts import Identity
+from app.core.domain.errors import (
+    DomainError,
+    EngineError,
+    EngineRejected,
+    NoCapacity,
+    PromptTooLong,
+    Unauthenticated,
+    Unavailable,
+)
+from app.core.domain.runs import RunRequest, RunState
+from app.core.queue import RunQueue
+from app.core.services import runs
+from app.core.services.runs import Availability, RunLimits, Submitted
+from app.core.stream import END, LOST, TEXT, Event, StreamHub, Subscription, send_control
+from app.extensions import db
+from app.web.auth import IdentityCache
+from app.web.context import redis_client, settings
+from app.web.transaction import release, unit_of_work
+
+log = logging.getLogger(__name__)
+
+# How soon a reader that left, or lost its right, is noticed while nothing flows.
+LOOK_SECONDS = 0.4
+# A silent run is looked up in the database: its last event may have been lost with Redis.
+DATABASE_LOOK_SECONDS = 5.0
+
+
+class LiveRuns:
+    """One per web process: the hub that hears events, the bell, and the runs being read."""
+
+    def __init__(self, redis_url: str, store: redis.Redis, identities: IdentityCache) -> None:
+        self._redis_url = redis_url
+        self._identities = identities
+        self._hub: StreamHub | None = None
+        self.queue = RunQueue(store)
+        self.availability = Availability()
+        self._reading: set[LiveRun] = set()
+
+    @property
+    def hub(self) -> StreamHub:
+        """The hub, started at its first use: after the fork."""
+        if self._hub is None:
+            self._hub = StreamHub(self._redis_url)
+            self._hub.on_control(self._on_control)
+            self._hub.start()
+            self._hub.wait_ready(2.0)
+        return self._hub
+
+    def add(self, run: LiveRun) -> None:
+        """A run has a reader here."""
+        self._reading.add(run)
+
+    def remove(self, run: LiveRun) -> None:
+        """Its reader is done."""
+        self._reading.discard(run)
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._hub is not None:
+            self._hub.close()
+
+    def _on_control(self, message: dict[str, Any]) -> None:
+        if message.get("type") != "revoked":
+            return
+        self._identities.clear()
+        ended = message.get("credential_ids")
+        for run in list(self._reading):
+            if run.caller.account_id == message.get("account_id") and (
+                ended is None or run.caller.credential_id in ended
+            ):
+                run.revoke()
+
+
+class LiveRun:
+    """One reader of one run. Iterate `events`, and close it whatever happens."""
+
+    def __init__(
+        self, live: LiveRuns, caller: Identity, uid: str, run_id: int, reader: Subscription,
+        *, is_attached: bool,
+    ) -> None:  # fmt: skip
+        self.caller = caller
+        self.uid = uid
+        self.run_id = run_id
+        self._live = live
+        self._reader = reader
+        self._is_attached = is_attached
+        self._socket: socket.socket | None = request.environ.get("gunicorn.socket")
+        self._app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        self._redis = redis_client()
+        self._waiting: Event | None = None
+        self._sent_characters = 0
+        self._is_lossy = False
+        self._is_over = False
+        self._is_revoked = False
+        live.add(self)
+
+    def wait_first(self) -> None:
+        """Wait until something has been answered. Raises the run's error if that comes first."""
+        event = self._next()
+        if event is None:
+            self.close()
+            raise Unauthenticated("Could not validate credentials")
+        if event.is_end and event.value["state"] != RunState.SUCCEEDED:
+            self.close()
+            raise error_of_end(event.value)
+        self._waiting = event
+
+    def events(self) -> Iterator[Event]:
+        """The events in order; the last is an `end`. Ends early when the reader is gone."""
+        try:
+            while True:
+                event = self._waiting or self._next()
+                self._waiting = None
+                if event is None:
+                    return
+                yield from self._repaired(event)
+                if event.is_end:
+                    return
+        finally:
+            self.close()
+
+    def poll(self, timeout: float) -> Event | None:
+        """The next event, or None when there is none within `timeout` seconds."""
+        event = self._reader.get(timeout)
+        if event is not None and event.is_end:
+            self._is_over = True
+        return event
+
+    def revoke(self) -> None:
+        """End this reading: the credential it began with opens nothing any more."""
+        self._is_revoked = True
+        self._reader.close()
+
+    def close(self) -> None:
+        """Stop reading; an attached run that is not over is cancelled."""
+        if self not in self._live._reading:
+            return
+        self._live.remove(self)
+        self._reader.close()
+        if self._is_attached and not self._is_over:
+            cancel(self._app, self._redis, self.run_id, self.uid)
+
+    def _next(self) -> Event | None:
+        """The next event; None when the reader left or lost its right."""
+        silent_since = time.monotonic()
+        while True:
+            event = self._reader.get(LOOK_SECONDS)
+            if event is None and (self._is_revoked or self._reader_left()):
+                return None
+            if event is None and time.monotonic() - silent_since > DATABASE_LOOK_SECONDS:
+                silent_since = time.monotonic()
+                event = self._end_from_database()
+            if event is not None:
+                if event.is_end:
+                    self._is_over = True
+                return event
+
+    def _repaired(self, event: Event) -> Iterator[Event]:
+        """The event, and where pieces were lost, the rest of the text at the end."""
+        if event.kind == LOST:
+            self._is_lossy = True
+            return
+        if event.is_end and self._is_lossy:
+            text = self._stored_text()[self._sent_characters :]
+            if text:
+                yield Event(event.first, event.first, TEXT, text)
+        if event.kind == TEXT:
+            if self._is_lossy:
+                return
+            self._sent_characters += len(event.value)
+        yield event
+
+    def _reader_left(self) -> bool:
+        """Whether the caller closed the connection: no chunk has to be written to find out."""
+        if self._socket is None or not self._is_attached:
+            return False
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def _stored_text(self) -> str:
+        with self._app.app_context():
+            return runs.get_run_by_id(db.session(), self.run_id).answer_text or ""
+
+    def _end_from_database(self) -> Event | None:
+        with self._app.app_context():
+            run = runs.get_run_by_id(db.session(), self.run_id)
+            if not RunState(run.state).is_final:
+                return None
+            usage = {"input_tokens": run.input_tokens, "output_tokens": run.output_tokens}
+            value = {
+                "state": run.state, "finish_reason": run.finish_reason,
+                "error_code": run.error_code, "error": run.error, "usage": usage,
+            }  # fmt: skip
+            self._is_lossy = True
+            return Event(self._reader.last_seen + 1, self._reader.last_seen + 1, END, value)
+
+
+def install_live(app: Flask) -> None:
+    """Give the app its live runs; nothing connects before the first run."""
+    chosen = app.extensions["weft_settings"]
+    app.extensions["weft_live"] = LiveRuns(
+        chosen.redis_url, app.extensions["weft_redis"], app.extensions["weft_identities"]
+    )
+
+
+def live_runs() -> LiveRuns:
+    """This process's live runs."""
+    found: LiveRuns = current_app.extensions["weft_live"]
+    return found
+
+
+def run_limits() -> RunLimits:
+    """How long runs may take and how many may wait."""
+    chosen = settings()
+    return RunLimits(
+        chosen.run_timeout_seconds, chosen.queue_limit, chosen.offline_after_seconds
+    )
+
+
+def start_run(
+    caller: Identity, wanted: RunRequest, *, door: str, is_attached: bool
+) -> LiveRun:
+    """Accept a run and read it. Raises what `submit_run` raises."""
+    with unit_of_work() as session:
+        submitted = runs.submit_run(
+            session, caller, wanted, door=door, limits=run_limits(),
+            availability=live_runs().availability, now=utc_now(),
+            reply_to=live_runs().hub.channel, is_attached=is_attached,
+        )  # fmt: skip
+    return follow_new(caller, submitted, is_attached=is_attached)
+
+
+def follow_new(caller: Identity, submitted: Submitted, *, is_attached: bool) -> LiveRun:
+    """Read a run that has just been committed, then ring for it."""
+    live = live_runs()
+    reader = live.hub.subscribe(submitted.uid, replay=False)
+    run = LiveRun(live, caller, submitted.uid, submitted.run_id, reader, is_attached=is_attached)
+    release()
+    ring(submitted.run_id)
+    return run
+
+
+def ring(run_id: int) -> None:
+    """Wake a worker for a run. Without Redis the run waits in the database: it is rung later."""
+    try:
+        live_runs().queue.ring(
+            str(run_id), timeout_seconds=int(settings().run_timeout_seconds) + 60
+        )
+    except (redis.RedisError, OSError) as error:
+        log.warning("run %s waits for Redis: %s", run_id, error)
+
+
+def follow(caller: Identity, uid: str, run_id: int, *, after: int = 0) -> LiveRun:
+    """Read a run from event `after` on, without any say in its fate."""
+    live = live_runs()
+    reader = live.hub.subscribe(uid, after=after)
+    return LiveRun(live, caller, uid, run_id, reader, is_attached=False)
+
+
+def cancel(app: Flask, store: redis.Redis, run_id: int, uid: str) -> RunState:
+    """Cancel a run: at once when it waits, by word to its worker when it runs."""
+    with app.app_context():
+        session = db.session()
+        state = runs.request_cancel(session, run_id, now=utc_now())
+        session.commit()
+    try:
+        send_control(store, {"type": "cancel", "run_id": uid})
+    except (redis.RedisError, OSError):
+        log.warning("run %s is cancelled when its worker next looks", run_id)
+    return state
+
+
+def error_of_end(value: dict[str, Any]) -> DomainError:
+    """The error that a failed run's end tells of."""
+    message = value.get("error") or "The run failed."
+    code = value.get("error_code") or "engine_error"
+    if code == "no_capacity":
+        return NoCapacity(message, retry_after_seconds=15)
+    if code == "context_length_exceeded":
+        return PromptTooLong(message)
+    if code == "engine_rejected":
+        return EngineRejected(message)
+    if code == "deadline_exceeded":
+        return Unavailable(message, retry_after_seconds=15)
+    if value.get("state") == RunState.CANCELLED:
+        return Unavailable("The run was cancelled.")
+    return EngineError(message)

@@ -1,0 +1,1 @@
+"""The worker: serves runs and other jobs from the queues."""

@@ -1,0 +1,150 @@
+"""Group commit: what many runs write at about the same time goes into one transaction.
+
+A commit costs more than the statements in it. With hundreds of runs ending in the same
+second, one greenlet writes for all of them; each caller waits for its own result.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import gevent
+from gevent.event import AsyncResult, Event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+
+from app.core.clock import utc_now
+from app.core.database import Sessions
+from app.core.services import claims, placement
+from app.core.services.claims import Claim, NotClaimed
+from app.core.services.placement import Candidate
+
+log = logging.getLogger(__name__)
+
+Outcome = TypeVar("Outcome")
+MAX_BATCH = 128
+CANDIDATE_SECONDS = 0.3
+_RETRY_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
+
+
+@dataclass(slots=True)
+class _Entry:
+    action: Callable[[Session], Any] | None
+    run_id: int
+    result: AsyncResult[Any] = field(default_factory=AsyncResult)
+
+
+class Ledger:
+    """One per worker process. Works on while the database is away, and writes when it is back."""
+
+    def __init__(
+        self, sessions: Sessions, *, worker: str, lease_seconds: float, offline_after_seconds: float
+    ) -> None:
+        self._sessions = sessions
+        self._worker = worker
+        self._lease_seconds = lease_seconds
+        self._offline_after_seconds = offline_after_seconds
+        self._pending: list[_Entry] = []
+        self._wake = Event()
+        self._candidates: list[Candidate] = []
+        self._candidates_until = 0.0
+        self._greenlet = gevent.spawn(self._run)
+
+    def do(self, action: Callable[[Session], Outcome]) -> Outcome:
+        """Run `action(session)` in a transaction shared with others; its result once committed."""
+        return cast(Outcome, self._put(_Entry(action, 0)))
+
+    def claim(self, run_id: int) -> Claim | NotClaimed:
+        """Claim a run, together with whoever else is claiming now."""
+        return cast("Claim | NotClaimed", self._put(_Entry(None, run_id)))
+
+    def candidates(self, session: Session) -> list[Candidate]:
+        """Replicas that can take runs, looked up a few times a second at most."""
+        if time.monotonic() > self._candidates_until:
+            self._candidates = placement.list_candidates(
+                session, now=utc_now(), offline_after_seconds=self._offline_after_seconds
+            )
+            self._candidates_until = time.monotonic() + CANDIDATE_SECONDS
+        return self._candidates
+
+    def forget_candidates(self) -> None:
+        """Look again at the next claim: a replica failed or came back."""
+        self._candidates_until = 0.0
+
+    def close(self) -> None:
+        """Stop writing. Whoever still waits is left."""
+        self._greenlet.kill(block=False)
+
+    def _put(self, entry: _Entry) -> Any:
+        self._pending.append(entry)
+        self._wake.set()
+        return entry.result.get()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            while self._pending:
+                batch, self._pending = self._pending[:MAX_BATCH], self._pending[MAX_BATCH:]
+                self._write(batch)
+                gevent.sleep(0)
+
+    def _write(self, batch: list[_Entry]) -> None:
+        """Commit the batch; if that fails for one of them, each alone."""
+        for pause in (*_RETRY_SECONDS, None):
+            try:
+                results = self._commit(batch)
+            except OperationalError as error:
+                log.warning("the database does not answer: %s", error.orig)
+                if pause is None:
+                    self._fail(batch, error)
+                    return
+                gevent.sleep(pause)
+            except Exception as error:  # noqa: BLE001 - handed to the caller it belongs to
+                self._write_apart(batch, error)
+                return
+            else:
+                for entry, result in zip(batch, results, strict=True):
+                    entry.result.set(result)
+                return
+
+    def _write_apart(self, batch: list[_Entry], error: BaseException) -> None:
+        if len(batch) == 1:
+            self._fail(batch, error)
+            return
+        for entry in batch:
+            self._write([entry])
+
+    @staticmethod
+    def _fail(batch: list[_Entry], error: BaseException) -> None:
+        for entry in batch:
+            entry.result.set_exception(error)
+
+    def _commit(self, batch: list[_Entry]) -> list[Any]:
+        with self._sessions() as session:
+            try:
+                claimed = self._claim_all(session, [e.run_id for e in batch if e.action is None])
+                results = [
+                    claimed[entry.run_id] if entry.action is None else entry.action(session)
+                    for entry in batch
+                ]
+                session.commit()
+            except DBAPIError:
+                session.rollback()
+                raise
+        return results
+
+    def _claim_all(self, session: Session, run_ids: list[int]) -> dict[int, Claim | NotClaimed]:
+        if not run_ids:
+            return {}
+        candidates = self.candidates(session)
+        claims.lock_claims(session)
+        found = claims.claim_runs(
+            session, run_ids, candidates=candidates, worker=self._worker,
+            lease_seconds=self._lease_seconds, now=utc_now(),
+        )  # fmt: skip
+        return {one.run_id: one for one in found}

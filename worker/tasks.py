@@ -1,0 +1,32 @@
+"""What may be enqueued. Ids in, nothing out; each is safe to run twice."""
+
+from __future__ import annotations
+
+from worker.context import WorkerContext
+from worker.execution import Executor
+
+_state: dict[str, object] = {}
+
+
+def install(context: WorkerContext, executor: Executor) -> None:
+    """Give the tasks of this process what they work with."""
+    _state.update(context=context, executor=executor)
+
+
+def context() -> WorkerContext:
+    """This process's context."""
+    found = _state["context"]
+    assert isinstance(found, WorkerContext)  # noqa: S101 - install() put it there
+    return found
+
+
+def execute_run(run_id: str) -> None:
+    """Serve one run."""
+    executor = _state["executor"]
+    assert isinstance(executor, Executor)  # noqa: S101 - install() put it there
+    executor.execute(int(run_id))
+
+
+def ping() -> str:
+    """Prove that a worker takes jobs."""
+    return "pong"

@@ -1,0 +1,7 @@
+"""The WSGI application, for gunicorn and `flask`."""
+
+from __future__ import annotations
+
+from app.factory import create_app
+
+app = create_app()
