@@ -45,7 +45,7 @@ def configuration(engine_url: str, models: tuple[str, ...]) -> dict[str, object]
             {
                 "model_name": model,
                 "litellm_params": {
-                    "model": f"openai/{model}",
+                    "model": f"hosted_vllm/{model}",  # its provider for such an engine, and the cheaper
                     "api_base": f"{engine_url}/v1",
                     "api_key": "none",
                 },
