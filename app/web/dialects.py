@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flask import Blueprint, Response, current_app
 
@@ -32,7 +32,6 @@ class ApiError:
     field: str | None = None
     violations: tuple[Violation, ...] = ()
     retry_after_seconds: int | None = None
-    extra: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ blueprint.before_request(guard_api(api.open_endpoints))
 
 dialect = Dialect(
     name="dualquery",
-    prefixes=("/api",),
+    prefixes=("/api", "/health"),
     blueprint=blueprint,
     render_error=render_error,
     invalid_status=422,
