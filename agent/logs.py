@@ -27,7 +27,7 @@ _SECRET_SHAPES = (
     re.compile(r"(?i)(?<=bearer )[A-Za-z0-9._~+/=-]{8,}"),
     re.compile(
         r"(?i)(?<![a-z])(?:api[_-]?key|hf_token|auth_token|password)\"?"
-        r"(?:\s*[=:]\s*|\s*:\s*Some\()\"?[^\s\",)]{4,}"
+        r"\s*[=:]\s*(?:Some\()?\"?[^\s\",)]{4,}"
     ),
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -78,6 +78,8 @@ class LogBuffer:
         """Keep one line, cleaned and cut to what the hub takes."""
         cleaned = self.redactor.clean(message)
         cut = cleaned.encode()[:BYTES_PER_LINE].decode("utf-8", "ignore")
+        if source == "engine":
+            log.debug("%s: %s", model_name, cut)
         line = Line(source, model_name, datetime.now(UTC), level, cut)
         with self._lock:
             if len(self._lines) >= LINES_KEPT:

@@ -25,6 +25,16 @@ _LOAD_SERIES = {
 _ABSENT_IS_ZERO = {"tgi"}
 
 
+# Questions that only one kind of engine answers like this, in the order to ask them.
+_SIGNS: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
+    ("/info", "tgi", lambda told: "max_concurrent_requests" in told or "model_sha" in told),
+    ("/props", "llamacpp", lambda told: "default_generation_settings" in told),
+    ("/get_server_info", "sglang", lambda told: "version" in told),
+    ("/api/version", "ollama", lambda told: "version" in told),
+    ("/version", "vllm", lambda told: "version" in told),
+)
+
+
 def detect_kind(base_url: str, api_key: str | None = None) -> str:
     """Which kind of engine listens there. Raises EngineUnreachable when nobody answers."""
     listed = fetch(base_url, "/v1/models", api_key=api_key).json()
@@ -33,15 +43,10 @@ def detect_kind(base_url: str, api_key: str | None = None) -> str:
     for kind in ("vllm", "sglang"):
         if kind in owners:
             return kind
-    info = fetch(base_url, "/info", api_key=api_key).json()
-    if isinstance(info, dict) and ("max_concurrent_requests" in info or "model_sha" in info):
-        return "tgi"
-    props = fetch(base_url, "/props", api_key=api_key).json()
-    if isinstance(props, dict) and "default_generation_settings" in props:
-        return "llamacpp"
-    version = fetch(base_url, "/api/version", api_key=api_key).json()
-    if isinstance(version, dict) and "version" in version:
-        return "ollama"
+    for path, kind, is_its in _SIGNS:
+        told = fetch(base_url, path, api_key=api_key).json()
+        if isinstance(told, dict) and is_its(told):
+            return kind
     return "openai"
 
 
