@@ -11,12 +11,17 @@ import sys  # noqa: E402
 
 from app.config import Settings  # noqa: E402
 from app.core.queue import DEFAULT, RESEARCH, RUNS, TASK_NAMES  # noqa: E402
-from worker import context  # noqa: E402
+from worker import tasks  # noqa: E402
+from worker.context import WorkerContext, build_context  # noqa: E402
+from worker.duties import Duties  # noqa: E402
+from worker.execution import Executor  # noqa: E402
 from worker.schedule import Schedule  # noqa: E402
 from worker.stream_worker import StreamWorker  # noqa: E402
 
 RESEARCH_SLOTS = 64
 DEFAULT_SLOTS = 32
+
+log = logging.getLogger("weft.worker")
 
 
 def main() -> int:
@@ -26,20 +31,31 @@ def main() -> int:
     )
     logging.getLogger("rq").setLevel(logging.WARNING)
     settings = Settings.from_env()
-    worker_context = context.build(settings)
-    context.install(worker_context)
+    context = build_context(settings)
+    executor = Executor(context)
+    tasks.install(context, executor)
+    context.writer.when_reader_gone(executor.reader_gone)
+    duties = Duties(context, executor)
     worker = StreamWorker(
         settings.redis_url,
+        name=context.name,
         slots={RUNS: settings.run_slots, RESEARCH: RESEARCH_SLOTS, DEFAULT: DEFAULT_SLOTS},
         task_names=TASK_NAMES,
-        on_start=[worker_context.start],
-        on_tick=[Schedule(worker_context.redis).tick],
+        on_start=[duties.start],
+        on_tick=[Schedule(context.store).tick],
     )
     try:
         finished = worker.work()
     finally:
-        worker_context.close()
+        _let_go(context)
     return 0 if finished else 1
+
+
+def _let_go(context: WorkerContext) -> None:
+    """Write what is left to write before the process ends."""
+    if not context.writer.close():
+        log.error("Redis did not take the last pieces of some answers")
+    context.store.close()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import secrets
 import socket
 from dataclasses import dataclass, field
 
@@ -71,7 +72,8 @@ def relay_key(secret_key: str, client_id: str) -> str:
 
 def build_context(settings: Settings) -> WorkerContext:
     """The context of this process."""
-    name = f"{socket.gethostname()}-{os.getpid()}"
+    # Process ids come again: a name must never be that of a dead worker, or its leases live on.
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     sessions = make_sessions(make_engine(settings.database_url))
     store = redis.Redis.from_url(settings.redis_url)
     return WorkerContext(

@@ -18,7 +18,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import import_attribute
 
 from app.core.queue import QUEUES
-from worker.context import current
+from worker import tasks
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Schedule:
 
 def enqueue_due_jobs(redis: Redis | None = None) -> int:
     """Move jobs enqueued for a later time to their queue when it has come; gives how many."""
-    redis = redis or current().redis
+    redis = redis or tasks.context().store
     return sum(_enqueue_due(redis, name) for name in QUEUES)
 
 

@@ -169,7 +169,7 @@ class Channels:
     def __init__(
         self, on_gone: Callable[[str], None] | None, gone_after_seconds: float
     ) -> None:
-        self._on_gone = on_gone
+        self.on_gone = on_gone
         self._gone_after_seconds = gone_after_seconds
         self._deaf: dict[str, list[float]] = {}
 
@@ -227,9 +227,9 @@ class Channels:
 
     def _tell(self, run_id: str) -> None:
         log.info("Run %s: the web process that waited for it is gone", run_id)
-        if self._on_gone is None:
+        if self.on_gone is None:
             return
         try:
-            self._on_gone(run_id)
+            self.on_gone(run_id)
         except Exception:
             log.exception("on_reader_gone failed for run %s", run_id)

@@ -98,6 +98,10 @@ class StreamWriter:
         if message.get("type") == "read":
             self.add_reader(str(message["run_id"]), str(message["channel"]))
 
+    def when_reader_gone(self, callback: Callable[[str], None]) -> None:
+        """Set `on_reader_gone` after the fact: what it calls may need this writer first."""
+        self._channels.on_gone = callback
+
     @property
     def live_runs(self) -> int:
         """Runs begun here and not ended."""
