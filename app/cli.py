@@ -66,14 +66,18 @@ def api_key(login: str, name: str) -> None:
     """Make an API key for an account (e-mail or user name) and print it once."""
     with unit_of_work() as session:
         account = _find(session, login)
-        issued = credentials.issue_api_key(session, account.id, name=name, now=utc_now(), limit=None)
+        issued = credentials.issue_api_key(
+            session, account.id, name=name, now=utc_now(), limit=None
+        )
         click.echo(issued.secret)
 
 
 @weft.command("enrolment-token")
 @click.argument("login")
 @click.option("--hours", default=24, show_default=True, help="How long it is good for.")
-@click.option("--uses", default=1, show_default=True, help="How many machines may join with it.")
+@click.option(
+    "--uses", default=1, show_default=True, help="How many machines may join with it."
+)
 def enrolment_token(login: str, hours: int, uses: int) -> None:
     """Print a token that lets a machine join as a node of this account."""
     with unit_of_work() as session:

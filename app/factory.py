@@ -9,8 +9,8 @@ from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app.cli import register_commands
 from app.blueprints import DIALECTS
+from app.cli import register_commands
 from app.config import Settings
 from app.core.database import engine_options, install_rules
 from app.extensions import csrf, db, htmx, login_manager, migrate

@@ -110,7 +110,9 @@ class Duties:
         if kind == "cancel":
             self._executor.cancel(str(message.get("run_id")))
         elif kind == "read":
-            self._context.writer.add_reader(str(message.get("run_id")), str(message.get("channel")))
+            self._context.writer.add_reader(
+                str(message.get("run_id")), str(message.get("channel"))
+            )
         elif kind == "node_gone" and isinstance(message.get("node_id"), int):
             self._executor.node_gone(message["node_id"], began_too=False)
             gevent.spawn_later(

@@ -8,13 +8,14 @@ from typing import Any
 
 import gevent
 from gevent import Greenlet
+from sqlalchemy.orm import Session
 
 from app.core.clock import utc_now
 from app.core.domain.errors import DomainError, EngineError, InvalidInput
 from app.core.domain.runs import Chunk, FinishReason, RunState, Usage
 from app.core.engines.registry import engine_client
 from app.core.services import claims
-from app.core.services.claims import Claim, NotClaimed, Result
+from app.core.services.claims import Claim, Ended, NotClaimed, Result
 from app.core.stream import REASONING, TEXT, TOOLS
 from worker.context import WorkerContext
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 MAX_ANSWER_CHARACTERS = 4_000_000
 
 
-class Interrupted(gevent.GreenletExit):
+class Interrupted(gevent.GreenletExit):  # type: ignore[misc]
     """Somebody ended this attempt from outside. `why`: cancelled, lost, node_gone, deadline."""
 
     def __init__(self, why: str) -> None:
@@ -41,7 +42,7 @@ class Progress:
     characters: int = 0
     first_chunk_at: Any = None
     finish_reason: FinishReason | None = None
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
 
     def extra(self) -> dict[str, Any] | None:
         """What an answer holds besides text."""
@@ -101,7 +102,9 @@ class Attempt:
     def _take(self, chunk: Chunk) -> None:
         progress, write = self.progress, self._context.writer.write
         uid, reply_to = self.claim.uid, self.claim.reply_to
-        if progress.first_chunk_at is None and (chunk.text or chunk.reasoning or chunk.tool_calls):
+        if progress.first_chunk_at is None and (
+            chunk.text or chunk.reasoning or chunk.tool_calls
+        ):
             progress.first_chunk_at = utc_now()
         if chunk.text:
             progress.text.append(chunk.text)
@@ -185,13 +188,12 @@ class Executor:
         log.info("run %s leaves node %s: %s", claim.uid, claim.candidate.node_id, message)
         self._context.ledger.forget_candidates()
         replica_id = claim.candidate.replica_id
-        is_ours = self._context.ledger.do(
-            lambda session: (
-                claims.note_failure(session, replica_id, now=now),
-                claims.hand_on(session, claim, error=message, now=now),
-            )[1]
-        )
-        if not is_ours:
+
+        def write(session: Session) -> bool:
+            claims.note_failure(session, replica_id, now=now)
+            return claims.hand_on(session, claim, error=message, now=now)
+
+        if not self._context.ledger.do(write):
             return NotClaimed(claim.run_id, "gone")
         return self._context.ledger.claim(claim.run_id)
 
@@ -203,7 +205,7 @@ class Executor:
         is_fault = isinstance(outcome, EngineError) and outcome.reason != "engine_rejected"
         now = utc_now()
 
-        def write(session: Any) -> Any:
+        def write(session: Session) -> Ended | None:
             if is_fault:
                 claims.note_failure(session, claim.candidate.replica_id, now=now)
             elif outcome is None:

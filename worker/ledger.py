@@ -42,7 +42,12 @@ class Ledger:
     """One per worker process. Works on while the database is away, and writes when it is back."""
 
     def __init__(
-        self, sessions: Sessions, *, worker: str, lease_seconds: float, offline_after_seconds: float
+        self,
+        sessions: Sessions,
+        *,
+        worker: str,
+        lease_seconds: float,
+        offline_after_seconds: float,
     ) -> None:
         self._sessions = sessions
         self._worker = worker
@@ -127,7 +132,9 @@ class Ledger:
     def _commit(self, batch: list[_Entry]) -> list[Any]:
         with self._sessions() as session:
             try:
-                claimed = self._claim_all(session, [e.run_id for e in batch if e.action is None])
+                claimed = self._claim_all(
+                    session, [e.run_id for e in batch if e.action is None]
+                )
                 results = [
                     claimed[entry.run_id] if entry.action is None else entry.action(session)
                     for entry in batch

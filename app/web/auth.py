@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flask import Flask, current_app, g, request, session
@@ -39,7 +40,7 @@ IDENTITY_SECONDS = 0.8
 _CACHE_SIZE = 20_000
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER_KINDS = frozenset({CredentialKind.TOKEN, CredentialKind.API_KEY})
-SESSION_SECRET = "weft_session"
+SESSION_SECRET = "weft_session"  # noqa: S105 - the name of a cookie's field
 
 basic_auth = HTTPBasicAuth()
 token_auth = HTTPTokenAuth(scheme="Token")
@@ -62,7 +63,10 @@ class IdentityCache:
         """Keep an identity that has just been looked up."""
         if len(self._entries) >= _CACHE_SIZE:
             self._entries.clear()
-        self._entries[_digest(carrier, secret)] = (time.monotonic() + IDENTITY_SECONDS, identity)
+        self._entries[_digest(carrier, secret)] = (
+            time.monotonic() + IDENTITY_SECONDS,
+            identity,
+        )
 
     def clear(self) -> None:
         """Forget everybody, at once: something was revoked."""
@@ -85,12 +89,8 @@ class Carrier:
 def install_auth(app: Flask) -> None:
     """Give the app its caches."""
     app.extensions["weft_identities"] = IdentityCache()
-    app.extensions["weft_passwords"] = signin.VerifiedPasswords(settings_of(app).secret_key)
-
-
-def settings_of(app: Flask):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    """The app's settings, outside a request."""
-    return app.extensions["weft_settings"]
+    secret_key = app.extensions["weft_settings"].secret_key
+    app.extensions["weft_passwords"] = signin.VerifiedPasswords(secret_key)
 
 
 def find_identity() -> Identity | None:
@@ -158,7 +158,7 @@ def _authorization_carrier() -> Carrier:
         sent = auth.get_auth()
         if sent is not None and sent.token and sent.type == auth.scheme.lower():
             secret = sent.token.strip()
-            return Carrier(sent.type, secret, lambda: _by_bearer(secret))
+            return Carrier(sent.type, secret, partial(_by_bearer, secret))
     raise Unauthenticated("Could not validate credentials")
 
 
@@ -226,7 +226,9 @@ def _check_csrf() -> None:
     g.csrf_checked = True
 
 
-def guard_api(open_endpoints: frozenset[str], *, allows_model_keys: bool = False) -> Callable[[], None]:
+def guard_api(
+    open_endpoints: frozenset[str], *, allows_model_keys: bool = False
+) -> Callable[[], None]:
     """A `before_request` that closes every route of a blueprint but the open ones.
 
     A wrong credential is refused on open routes too. A key that is bound to one model opens

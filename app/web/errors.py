@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from flask import Flask, Response, request
+from flask import Flask, Response, make_response, request
 from werkzeug.exceptions import HTTPException
 
 from app.core.domain.errors import DomainError
@@ -90,12 +90,9 @@ def _on_bad_body(error: BadRequestBody) -> Response:
 
 
 def _on_http_error(error: HTTPException) -> Response:
-    if error.response is not None and error.code is not None and error.code < 400:
-        return Response(error.response.get_data(), error.code, dict(error.response.headers))
     status = error.code or 500
     if status < 400:  # a redirect that routing raised
-        response = error.get_response()
-        return Response(response.get_data(), status, dict(response.headers))
+        return make_response(error.get_response())
     message = error.description or error.name
     if status >= 500 and status != 503:
         message = "Internal server error"

@@ -240,9 +240,7 @@ def run_limits() -> RunLimits:
     )
 
 
-def start_run(
-    caller: Identity, wanted: RunRequest, *, door: str, is_attached: bool
-) -> LiveRun:
+def start_run(caller: Identity, wanted: RunRequest, *, door: str, is_attached: bool) -> LiveRun:
     """Accept a run and read it. Raises what `submit_run` raises."""
     with unit_of_work() as session:
         submitted = runs.submit_run(
@@ -257,7 +255,9 @@ def follow_new(caller: Identity, submitted: Submitted, *, is_attached: bool) -> 
     """Read a run that has just been committed, then ring for it."""
     live = live_runs()
     reader = live.hub.subscribe(submitted.uid, replay=False)
-    run = LiveRun(live, caller, submitted.uid, submitted.run_id, reader, is_attached=is_attached)
+    run = LiveRun(
+        live, caller, submitted.uid, submitted.run_id, reader, is_attached=is_attached
+    )
     release()
     ring(submitted.run_id)
     return run

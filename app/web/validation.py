@@ -93,7 +93,9 @@ def to_response(value: Any, status: int = 200) -> Response:
     if value is None:
         return Response(status=204 if status == 200 else status)
     if isinstance(value, BaseModel):
-        return Response(value.model_dump_json(by_alias=True), status, mimetype="application/json")
+        return Response(
+            value.model_dump_json(by_alias=True), status, mimetype="application/json"
+        )
     return json_response(value, status)
 
 
@@ -133,7 +135,9 @@ def parse_body(schema: type[Model]) -> Model:
         is_broken = violations[0].rule == "json_invalid"
         invalid = dialect.invalid_status if dialect else 400
         malformed = dialect.malformed_status if dialect else 400
-        raise BadRequestBody(malformed if is_broken else invalid, "invalid", violations) from None
+        raise BadRequestBody(
+            malformed if is_broken else invalid, "invalid", violations
+        ) from None
 
 
 def read_json_bytes() -> bytes:
@@ -167,7 +171,9 @@ def _refuse_nul(raw: bytes, status: int) -> None:
     # What is left after decoding once is a real NUL, unless its backslash is escaped itself.
     if "\\u0000" in decoded.replace("\\\\", ""):
         message = "Text may not hold the character U+0000."
-        raise BadRequestBody(status, "invalid", (Violation(("body",), message, "nul_character"),))
+        raise BadRequestBody(
+            status, "invalid", (Violation(("body",), message, "nul_character"),)
+        )
 
 
 def _claims_json() -> bool:

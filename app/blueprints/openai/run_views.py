@@ -10,8 +10,8 @@ from flask import Response, current_app, request
 
 from app.blueprints.openai import schemas
 from app.blueprints.openai.api import api
-from app.core.ids import uid_from_object_id
 from app.core.domain.errors import NotFound
+from app.core.ids import uid_from_object_id
 from app.core.services import runs, usage
 from app.web import live
 from app.web.auth import current_identity

@@ -94,7 +94,9 @@ class ChatStream:
                 yield from self._end(event.value, has_tools=has_tools)
 
     def _delta(self, delta: str, finish_reason: str = "null") -> bytes:
-        choice = f'{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{finish_reason}}}'
+        choice = (
+            f'{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{finish_reason}}}'
+        )
         return f'data: {self._head},"choices":[{choice}]{self._tail}'.encode()
 
     def _end(self, value: dict[str, Any], *, has_tools: bool) -> Iterator[bytes]:
@@ -205,7 +207,9 @@ class Gathered:
         return "".join(self._reasoning)
 
 
-def chat_completion(uid: str, model: str, created: datetime, answer: Gathered) -> dict[str, Any]:
+def chat_completion(
+    uid: str, model: str, created: datetime, answer: Gathered
+) -> dict[str, Any]:
     """A whole chat answer."""
     end = answer.end or {}
     message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}

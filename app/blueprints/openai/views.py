@@ -66,7 +66,9 @@ def create_completion(body: schemas.CompletionBody) -> Response | dict[str, Any]
     run, created = _start(translate.completion_request(body)), utc_now()
     if body.stream:
         wants_usage = bool(body.stream_options and body.stream_options.include_usage)
-        stream = translate.CompletionStream(run.uid, body.model, created, wants_usage=wants_usage)
+        stream = translate.CompletionStream(
+            run.uid, body.model, created, wants_usage=wants_usage
+        )
         return sse_response(stream.frames(run.events()))
     return translate.completion(run.uid, body.model, created, _gather(run))
 

@@ -17,7 +17,7 @@ class Role(StrEnum):
 class CredentialKind(StrEnum):
     """What a caller shows to prove who it is."""
 
-    TOKEN = "token"
+    TOKEN = "token"  # noqa: S105 - a kind, not a secret
     API_KEY = "api_key"
     JWT = "jwt"
     SESSION = "session"

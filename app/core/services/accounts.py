@@ -227,9 +227,17 @@ def ensure_admin(
 
 
 def note(
-    session: Session, *, actor_id: int | None, action: str, subject: str, detail: str = "", now: datetime
+    session: Session,
+    *,
+    actor_id: int | None,
+    action: str,
+    subject: str,
+    detail: str = "",
+    now: datetime,
 ) -> None:
     """Write a line of the trail of administration."""
     session.add(
-        AuditEntry(at=now, actor_id=actor_id, action=action, subject=subject, detail=detail[:500])
+        AuditEntry(
+            at=now, actor_id=actor_id, action=action, subject=subject, detail=detail[:500]
+        )
     )

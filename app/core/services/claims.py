@@ -28,6 +28,7 @@ from app.core.services.placement import Candidate
 _CLAIM_LOCK = 0x77656674
 MAX_BACKOFF_SECONDS = 60
 NO_NODE_GRACE_SECONDS = 10
+NO_USAGE = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Ended:
     finish_reason: str | None
     error_code: str | None = None
     error: str | None = None
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
 
     def as_event(self) -> dict[str, Any]:
         """The value of the `end` event."""
@@ -96,7 +97,7 @@ class Result:
     extra: dict[str, Any] | None = None
     error_code: str | None = None
     error: str | None = None
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     first_chunk_at: datetime | None = None
 
 
@@ -143,7 +144,12 @@ def claim_runs(
 
 
 def _take(
-    session: Session, run: Run, candidate: Candidate, worker: str, lease_seconds: float, now: datetime
+    session: Session,
+    run: Run,
+    candidate: Candidate,
+    worker: str,
+    lease_seconds: float,
+    now: datetime,
 ) -> Claim | None:
     attempt = run.attempt + 1
     moved = session.execute(

@@ -118,7 +118,9 @@ def issue_api_key(
     )  # fmt: skip
 
 
-def issue_session(session: Session, account_id: int, *, now: datetime, name: str = "") -> Issued:
+def issue_session(
+    session: Session, account_id: int, *, now: datetime, name: str = ""
+) -> Issued:
     """A dashboard session; its secret goes into the cookie."""
     return _issue(
         session, account_id, CredentialKind.SESSION, now=now, name=name[:255],
@@ -272,7 +274,9 @@ def end_credential(session: Session, credential_id: int, *, now: datetime) -> No
     )
 
 
-def end_device(session: Session, account_id: int, device_token: str, *, now: datetime) -> list[int]:
+def end_device(
+    session: Session, account_id: int, device_token: str, *, now: datetime
+) -> list[int]:
     """End the account's tokens of one device; the ids that ended."""
     return _end(
         session, account_id, Credential.device_hash == hash_secret(device_token), now=now

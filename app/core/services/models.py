@@ -45,7 +45,9 @@ def get_available(
     return AvailableModel(*row)
 
 
-def _available(now: datetime, offline_after_seconds: float) -> sa.Select[tuple[object, ...]]:
+def _available(
+    now: datetime, offline_after_seconds: float
+) -> sa.Select[str, datetime, int, int, int | None, str]:
     return (
         sa.select(
             Replica.model_name,
@@ -57,7 +59,9 @@ def _available(now: datetime, offline_after_seconds: float) -> sa.Select[tuple[o
         )
         .join(Node, Node.id == Replica.node_id)
         .join(KnownModel, KnownModel.name == Replica.model_name)
-        .where(Replica.state == "ready", placement.serving_condition(now, offline_after_seconds))
+        .where(
+            Replica.state == "ready", placement.serving_condition(now, offline_after_seconds)
+        )
         .group_by(Replica.model_name)
         .order_by(Replica.model_name)
     )
@@ -83,8 +87,8 @@ def list_known(
         )
     }
     catalogue = {
-        name: memory
-        for name, memory in session.execute(
+        row[0]: row[1]
+        for row in session.execute(
             sa.select(CatalogModel.name, sa.func.min(CatalogModel.min_gpu_memory_gb))
             .where(CatalogModel.is_active)
             .group_by(CatalogModel.name)

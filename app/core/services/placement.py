@@ -75,7 +75,7 @@ def list_candidates(
             serving_condition(now, offline_after_seconds),
         )
     )  # fmt: skip
-    return [Candidate(*row) for row in rows]
+    return [Candidate(**row._mapping) for row in rows]
 
 
 def count_outstanding(session: Session) -> dict[int, int]:
@@ -108,7 +108,9 @@ def choose(
     if not free:
         total = sum(found.concurrency for found in fresh)
         return Choice(None, f"All {total} places for {model_name} are taken.", is_full=True)
-    best = min(free, key=lambda c: (outstanding.get(c.replica_id, 0) / c.concurrency, c.replica_id))
+    best = min(
+        free, key=lambda c: (outstanding.get(c.replica_id, 0) / c.concurrency, c.replica_id)
+    )
     load = f"{outstanding.get(best.replica_id, 0)} of {best.concurrency} places"
     return Choice(best, f"Least loaded of {len(fresh)}: {load} taken.")
 

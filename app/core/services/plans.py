@@ -45,7 +45,9 @@ def _count_rows(session: Session, table_name: str, account_id: int) -> int:
         return 0
     return (
         session.scalar(
-            sa.select(sa.func.count()).select_from(table).where(table.c.account_id == account_id)
+            sa.select(sa.func.count())
+            .select_from(table)
+            .where(table.c.account_id == account_id)
         )
         or 0
     )

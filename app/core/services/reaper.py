@@ -128,7 +128,13 @@ def find_orphans(session: Session, *, now: datetime) -> list[Orphan]:
 
 
 def take_from_dead(
-    session: Session, orphan: Orphan, *, text: str, has_begun: bool, max_attempts: int, now: datetime
+    session: Session,
+    orphan: Orphan,
+    *,
+    text: str,
+    has_begun: bool,
+    max_attempts: int,
+    now: datetime,
 ) -> Ended | Ring | None:
     """Queue an orphan that had not begun to answer again; end one that had, keeping its text.
 

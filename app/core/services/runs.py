@@ -46,7 +46,9 @@ class Availability:
         self._serving: frozenset[str] = frozenset()
         self._queued: dict[str, int] = {}
 
-    def check(self, session: Session, model_name: str, limits: RunLimits, now: datetime) -> None:
+    def check(
+        self, session: Session, model_name: str, limits: RunLimits, now: datetime
+    ) -> None:
         """Raise ModelNotFound or NoCapacity when a run of this model could not be served."""
         if time.monotonic() > self._until or model_name not in self._serving:
             self._look(session, limits, now)
@@ -79,7 +81,7 @@ def count_queued(session: Session) -> dict[str, int]:
         .where(Run.state == RunState.QUEUED)
         .group_by(Run.model_name)
     )
-    return {model_name: count for model_name, count in rows}
+    return {row[0]: row[1] for row in rows}
 
 
 def submit_run(
@@ -174,7 +176,7 @@ def count_live(session: Session, *, account_id: int | None = None) -> dict[str, 
     )
     if account_id is not None:
         query = query.where(Run.account_id == account_id)
-    return {state: count for state, count in session.execute(query)}
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
 def request_cancel(session: Session, run_id: int, *, now: datetime) -> RunState:

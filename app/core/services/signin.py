@@ -7,6 +7,7 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import redis
 from sqlalchemy.orm import Session
@@ -67,18 +68,19 @@ class FailureLimiter:
         """Raise RateLimited when this pair, or this address, has failed too often."""
         pair, single = self._keys(login, address)
         try:
-            counts = self._store.mget([pair, single])
+            counts: Any = self._store.mget([pair, single])
             if int(counts[0] or 0) < self._per_minute and (
                 int(counts[1] or 0) < self._per_minute * _ADDRESS_FACTOR
             ):
                 return
-            wait = max(int(self._store.ttl(pair)), int(self._store.ttl(single)), 1)
+            waits: Any = [self._store.ttl(pair), self._store.ttl(single)]
         except redis.RedisError:
             # Without Redis nobody could be signed in if this refused; argon2 still slows a guesser.
             log.warning("sign-in limit is not enforced: Redis does not answer")
             return
         raise RateLimited(
-            "Too many failed sign-ins. Wait a minute and try again.", retry_after_seconds=wait
+            "Too many failed sign-ins. Wait a minute and try again.",
+            retry_after_seconds=max(1, *waits),
         )
 
     def count_failure(self, login: str, address: str) -> None:

@@ -24,7 +24,9 @@ def milliseconds(start: datetime | None, end: datetime | None) -> int | None:
     return max(0, round((end - start).total_seconds() * 1000))
 
 
-def record(session: Session, run: Run, *, state: RunState, tokens: Usage, now: datetime) -> None:
+def record(
+    session: Session, run: Run, *, state: RunState, tokens: Usage, now: datetime
+) -> None:
     """Write the usage of a run that ended outside a worker's claim."""
     _write(
         session,
@@ -88,7 +90,12 @@ def list_hours(
     """The last `hours` hours in order, those without use included; None: of everybody."""
     last = until.replace(minute=0, second=0, microsecond=0)
     first = last - timedelta(hours=hours - 1)
-    columns = [UsageHour.runs, UsageHour.failed, UsageHour.input_tokens, UsageHour.output_tokens]
+    columns = [
+        UsageHour.runs,
+        UsageHour.failed,
+        UsageHour.input_tokens,
+        UsageHour.output_tokens,
+    ]
     query = (
         sa.select(UsageHour.hour, *(sa.func.sum(column) for column in columns))
         .where(UsageHour.hour >= first, UsageHour.hour <= last)
@@ -96,6 +103,9 @@ def list_hours(
     )
     if account_id is not None:
         query = query.where(UsageHour.account_id == account_id)
-    found = {row[0]: HourOfUse(row[0], *(int(value) for value in row[1:])) for row in session.execute(query)}
+    found = {
+        row[0]: HourOfUse(row[0], *(int(value) for value in row[1:]))
+        for row in session.execute(query)
+    }
     wanted = [first + timedelta(hours=index) for index in range(hours)]
     return [found.get(hour) or HourOfUse(hour, 0, 0, 0, 0) for hour in wanted]
