@@ -67,6 +67,8 @@ def parse_url(text: str, *, base: Url | None = None) -> Url:
         raise InvalidInput("The URL must begin with http:// or https://.")
     if "@" in parts.netloc:
         raise InvalidInput("The URL may not hold a user name or a password.")
+    if "[" in parts.netloc and ":" not in (parts.hostname or ""):
+        raise InvalidInput("The URL's IPv6 address is not valid.")
     if port == 0 or parts.netloc.endswith(":"):
         raise InvalidInput("The URL's port must be between 1 and 65535.")
     return Url(

@@ -129,6 +129,7 @@ class FakeServer:
     requests: list[Received] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     is_stopping: bool = False
+    port: int = 0
 
     def __enter__(self) -> Self:
         if self.unix_path:
@@ -136,6 +137,7 @@ class FakeServer:
             self._listener.bind(self.unix_path)
         else:
             self._listener = socket.create_server((self.host, 0))
+            self.port = int(self._listener.getsockname()[1])
         self._listener.listen(128)
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -158,10 +160,6 @@ class FakeServer:
         self.drop_connections()
         for thread in self._threads:
             thread.join(5)
-
-    @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
 
     @property
     def url(self) -> str:
