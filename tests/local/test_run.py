@@ -1,0 +1,212 @@
+"""`make run` as its user meets it: the whole network in processes of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.fixtures.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 150
+STOP_SECONDS = 15
+
+pytestmark = pytest.mark.slow
+
+
+class LocalRun:
+    """One `python -m app.local` with what it prints."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self.lines: list[str] = []
+        environment = {
+            **os.environ,
+            "WEFT_DATA_DIR": str(folder),
+            "WEFT_PORT": str(port),
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app.local"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def api_key(self) -> str:
+        found = re.search(r"API key\s+(sk-\w+)", self.output)
+        assert found, self.output
+        return found[1]
+
+    def wait_for_welcome(self) -> None:
+        def is_up() -> bool:
+            assert self.process.poll() is None, self.output
+            return "Ctrl-C stops all of it" in self.output
+
+        eventually(is_up, timeout=START_SECONDS, what=f"the welcome in:\n{self.output}")
+
+    def program(self, words: str) -> psutil.Process:
+        """The program that the supervisor started with these words in its command line."""
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if words in " ".join(child.cmdline()):
+                    return child
+        raise AssertionError(f"no program {words!r} runs")
+
+    def all_processes(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def answers(self, path: str) -> bool:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def stop(self, number: int) -> int:
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=STOP_SECONDS + 5)
+        self._reader.join()
+        return code
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[LocalRun]:
+    run = LocalRun(folder, free_port())
+    try:
+        run.wait_for_welcome()
+        yield run
+    finally:
+        left = run.all_processes() if run.process.poll() is None else []
+        if run.process.poll() is None:
+            run.stop(signal.SIGTERM)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def chat(run: LocalRun) -> list[str]:
+    """The events of the stream that the printed curl line asks for."""
+    line = run.output.split("curl -N", 1)[1]
+    found = re.search(r"-d '(.*)'", line)
+    assert found
+    request = urllib.request.Request(
+        f"{run.url}/v1/chat/completions",
+        data=found[1].encode(),
+        headers={"Authorization": f"Bearer {run.api_key}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+
+
+def test_the_printed_line_streams_an_answer(running: LocalRun) -> None:
+    *chunks, last = chat(running)
+
+    words = [
+        choice["delta"].get("content") or ""
+        for chunk in chunks
+        for choice in json.loads(chunk).get("choices", [])
+    ]
+    assert last == "[DONE]"
+    assert "".join(words).strip()
+    assert len(words) > 1
+
+
+@pytest.mark.parametrize("words", ["gunicorn", "-m worker", "valkey", "-m agent"])
+def test_a_killed_program_comes_back_and_answers(running: LocalRun, words: str) -> None:
+    before = running.program(words)
+    before.kill()
+
+    eventually(lambda: running.program(words).pid != before.pid, timeout=60)
+
+    eventually(lambda: running.answers("/readyz"), timeout=60)
+    eventually(lambda: chat_works(running), timeout=120)
+
+
+def chat_works(run: LocalRun) -> bool:
+    try:
+        return chat(run)[-1:] == ["[DONE]"]
+    except OSError:
+        return False
+
+
+def test_a_second_supervisor_is_refused(running: LocalRun, folder: Path) -> None:
+    second = LocalRun(folder, free_port())
+
+    assert second.process.wait(timeout=30) == 1
+    eventually(lambda: "already runs" in second.output)
+
+
+def test_a_port_in_use_is_said_plainly(running: LocalRun, tmp_path: Path) -> None:
+    second = LocalRun(tmp_path, running.port)
+
+    assert second.process.wait(timeout=30) == 1
+    eventually(lambda: f"WEFT_PORT={running.port + 1} make run" in second.output)
+
+
+def test_stopping_leaves_nothing_and_the_next_start_keeps_the_data(
+    running: LocalRun, folder: Path
+) -> None:
+    key = running.api_key
+    processes = running.all_processes()
+    assert processes
+
+    assert running.stop(signal.SIGINT) == 0
+    assert [p for p in processes if p.is_running() and p.status() != "zombie"] == []
+
+    again = LocalRun(folder, running.port)
+    try:
+        again.wait_for_welcome()
+        assert again.api_key == key
+        assert chat_works(again)
+        children = again.all_processes()
+    finally:
+        again.process.kill()
+        again.process.wait()
+    eventually(
+        lambda: [p for p in children if p.is_running() and p.status() != "zombie"] == [],
+        timeout=45,
+        what="a killed supervisor takes everything with it",
+    )
