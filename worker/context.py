@@ -73,7 +73,7 @@ def relay_key(secret_key: str, client_id: str) -> str:
 def build_context(settings: Settings) -> WorkerContext:
     """The context of this process."""
     # Process ids come again: a name must never be that of a dead worker, or its leases live on.
-    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
     sessions = make_sessions(make_engine(settings.database_url))
     store = redis.Redis.from_url(settings.redis_url)
     return WorkerContext(

@@ -61,7 +61,8 @@ class RunQueue:
             name: Queue(name, connection=redis, serializer=JSONSerializer) for name in QUEUES
         }
         self._rings: deque[_Ring] = deque()
-        self._sending = threading.Lock()
+        self._lock = threading.Lock()  # never held while Redis is asked
+        self._is_sending = False
 
     def ring(
         self, run_id: str, *, timeout_seconds: int, attempt: int = 1, queue: str = RUNS
@@ -72,10 +73,14 @@ class RunQueue:
         Raises redis.RedisError, after which the reaper will ring.
         """
         ring = _Ring(ring_job_id(run_id, attempt), run_id, queue, timeout_seconds)
-        self._rings.append(ring)
-        with self._sending:
-            while not ring.is_sent:
+        leads = self._queue_up(ring)
+        try:
+            if not leads:
+                ring.woken.wait()
+            if not ring.is_sent:
                 self._send_rings()
+        finally:
+            self._pass_on(ring, leads)
         if ring.error is not None:
             raise ring.error
         return ring.is_new
@@ -115,11 +120,31 @@ class RunQueue:
             return None
         return job.id
 
+    def _queue_up(self, ring: _Ring) -> bool:
+        """Put a ring in line. True when its caller sends, because nobody else is sending."""
+        with self._lock:
+            self._rings.append(ring)
+            leads = not self._is_sending
+            self._is_sending = True
+        return leads
+
+    def _pass_on(self, ring: _Ring, leads: bool) -> None:
+        """Let the next in line send. Also when this caller was killed while it waited."""
+        with self._lock:
+            if not ring.is_sent and ring in self._rings:
+                self._rings.remove(ring)
+            if not (leads or ring.was_chosen):
+                return
+            self._is_sending = bool(self._rings)
+            if self._rings:
+                self._rings[0].was_chosen = True
+                self._rings[0].woken.set()
+
     def _send_rings(self) -> None:
-        """One round trip for whatever waits. Called with the lock held."""
-        batch = [
-            self._rings.popleft() for _ in range(min(len(self._rings), MOST_RINGS_AT_ONCE))
-        ]
+        """One round trip for all that wait."""
+        with self._lock:
+            count = min(len(self._rings), MOST_RINGS_AT_ONCE)
+            batch = [self._rings.popleft() for _ in range(count)]
         now = datetime.now(UTC)
         pipeline = self._redis.pipeline(transaction=False)
         for ring in batch:
@@ -141,13 +166,18 @@ class RunQueue:
 class _Ring:
     """One caller's ring, sent by whoever holds the lock."""
 
-    __slots__ = ("error", "is_new", "is_sent", "job_id", "queue", "run_id", "timeout_seconds")
+    __slots__ = (
+        "error", "is_new", "is_sent", "job_id", "queue", "run_id", "timeout_seconds",
+        "was_chosen", "woken",
+    )  # fmt: skip
 
     def __init__(self, job_id: str, run_id: str, queue: str, timeout_seconds: int) -> None:
         self.job_id = job_id
         self.run_id = run_id
         self.queue = queue
         self.timeout_seconds = timeout_seconds
+        self.woken = threading.Event()
+        self.was_chosen = False
         self.is_sent = False
         self.is_new = False
         self.error: Exception | None = None
@@ -159,6 +189,7 @@ class _Ring:
             self.error = reply
         else:
             self.is_new = bool(reply)
+        self.woken.set()
 
     def queue_on(self, pipeline: Any, now: datetime) -> None:
         """Add the same job hash that RQ would save, without building a Job for it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime, timedelta
 
+import gevent
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
@@ -69,6 +70,20 @@ def test_rings_made_at_the_same_time_all_arrive(
         thread.join()
     assert results == [True] * 100
     assert sorted(waiting(redis_client)) == sorted(f"run-run{n}-1" for n in range(100))
+
+
+def test_callers_killed_while_they_wait_hold_up_nobody(run_queue: RunQueue) -> None:
+    def ring(number: int) -> bool:
+        return run_queue.ring(f"run{number}", timeout_seconds=300)
+
+    for round_number in range(20):
+        callers = [gevent.spawn(ring, round_number * 100 + number) for number in range(10)]
+        for _ in range(round_number % 4):
+            gevent.sleep(0)
+        gevent.killall(callers[round_number % 3 : 9 : 2], block=False)
+        gevent.joinall(callers, timeout=10, raise_error=True)
+        assert all(caller.dead for caller in callers)
+        assert callers[9].value is True
 
 
 def test_a_ring_without_redis_says_so_and_the_next_one_works(own_redis: EmbeddedRedis) -> None:
