@@ -151,14 +151,14 @@ def _header_carriers() -> list[Carrier]:
 
 def _authorization_carrier() -> Carrier:
     basic = basic_auth.get_auth()
-    if basic is not None and basic.type == "basic" and basic.username is not None:
+    if basic is not None and basic.type.lower() == "basic" and basic.username is not None:
         login, password = str(basic.username), str(basic.password)
         return Carrier("basic", f"{len(login)}:{login}:{password}", lambda: _by_password(basic))
     for auth in (token_auth, bearer_auth):
         sent = auth.get_auth()
-        if sent is not None and sent.token and sent.type == auth.scheme.lower():
+        if sent is not None and sent.token and sent.type.lower() == auth.scheme.lower():
             secret = sent.token.strip()
-            return Carrier(sent.type, secret, partial(_by_bearer, secret))
+            return Carrier("bearer", secret, partial(_by_bearer, secret))
     raise Unauthenticated("Could not validate credentials")
 
 

@@ -63,7 +63,7 @@ def list_candidates(
     """Every replica that can take runs now, of all models."""
     rows = session.execute(
         sa.select(
-            Replica.id, Replica.node_id, Replica.model_name, Replica.served_name,
+            Replica.id.label("replica_id"), Replica.node_id, Replica.model_name, Replica.served_name,
             Replica.engine, Replica.endpoint_url, Node.relay, Replica.sealed_api_key,
             Replica.concurrency, Node.client_id,
         )
