@@ -149,7 +149,11 @@ def _points(
             continue
         share = min(1.0, max(0.0, value / top))
         runs[-1].append((at * step, height - inset - share * (height - 2 * inset)))
-    return [run if len(run) > 1 else [*run, (run[0][0] + step / 4, run[0][1])] for run in runs if run]
+    return [
+        run if len(run) > 1 else [*run, (run[0][0] + step / 4, run[0][1])]
+        for run in runs
+        if run
+    ]
 
 
 def _line(points: Sequence[tuple[float, float]]) -> str:
@@ -229,7 +233,9 @@ def _table(series: Sequence[Series], labels: Sequence[str], unit: str, form: For
     heads = "".join(f'<th scope="col" class="num">{escape(one.name)}</th>' for one in series)
     rows = "".join(
         f'<tr><th scope="row">{escape(label)}</th>'
-        + "".join(f'<td class="num">{escape(_said(_at(one, at), unit, form))}</td>' for one in series)
+        + "".join(
+            f'<td class="num">{escape(_said(_at(one, at), unit, form))}</td>' for one in series
+        )
         + "</tr>"
         for at, label in enumerate(labels)
     )

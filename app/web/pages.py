@@ -19,7 +19,13 @@ _NO_VALUE = "–"
 def install_pages(app: Flask) -> None:
     """Give templates their filters and functions."""
     app.jinja_env.filters.update(
-        number=number, short=short, ago=ago, moment=moment, duration=duration, size=size, percent=percent
+        number=number,
+        short=short,
+        ago=ago,
+        moment=moment,
+        duration=duration,
+        size=size,
+        percent=percent,
     )
     app.jinja_env.globals.update(
         asset=asset,
@@ -78,7 +84,11 @@ def size(value: float | int | None) -> str:
     amount = float(value)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if amount < 1024 or unit == "TiB":
-            return f"{amount:.0f} {unit}" if amount >= 100 or unit == "B" else f"{amount:.3g} {unit}"
+            return (
+                f"{amount:.0f} {unit}"
+                if amount >= 100 or unit == "B"
+                else f"{amount:.3g} {unit}"
+            )
         amount /= 1024
     return _NO_VALUE
 
@@ -106,7 +116,9 @@ def ago(at: datetime | None) -> str | Markup:
     if at is None:
         return "never"
     seconds = max(0.0, (utc_now() - at).total_seconds())
-    return _time(at, f"{duration(int(seconds) // 5 * 5)} ago" if seconds >= 10 else "just now", "ago")
+    return _time(
+        at, f"{duration(int(seconds) // 5 * 5)} ago" if seconds >= 10 else "just now", "ago"
+    )
 
 
 def moment(at: datetime | None) -> str | Markup:
@@ -118,4 +130,6 @@ def moment(at: datetime | None) -> str | Markup:
 
 def _time(at: datetime, text: str, kind: str) -> Markup:
     stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Markup('<time datetime="{}" data-time="{}">{}</time>').format(stamp, kind, escape(text))
+    return Markup('<time datetime="{}" data-time="{}">{}</time>').format(
+        stamp, kind, escape(text)
+    )

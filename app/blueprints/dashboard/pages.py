@@ -1,0 +1,130 @@
+"""The dashboard's blueprint, before its routes are on it, and how its pages are rendered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from flask import (
+    Blueprint,
+    Response,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from flask.typing import ResponseReturnValue
+
+from app.extensions import csrf
+from app.web.auth import current_identity, find_identity
+from app.web.pages import install_pages, wants_fragment
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+blueprint = Blueprint("dashboard", __name__)
+blueprint.record_once(lambda state: install_pages(cast("Flask", state.app)))
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Doors that are open to visitors; every other route needs a session.
+OPEN_ENDPOINTS = frozenset(
+    f"dashboard.{name}" for name in ("show_sign_in", "sign_in", "show_sign_up", "sign_up")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NavLink:
+    """One room in the navigation."""
+
+    text: str
+    href: str
+    icon: str
+    is_current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NavGroup:
+    """Rooms that belong together."""
+
+    title: str
+    links: tuple[NavLink, ...]
+
+
+# Title, then (text, endpoint, icon). A later room adds its line here.
+_ROOMS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
+    (
+        "Use",
+        (
+            ("Overview", "show_overview", "overview"),
+            ("Playground", "show_playground", "playground"),
+            ("Runs", "show_runs", "runs"),
+            ("API keys", "show_keys", "keys"),
+        ),
+    ),
+    ("Provide", (("Nodes", "show_nodes", "nodes"),)),
+    ("You", (("Account", "show_account", "account"),)),
+)
+# The four rooms in the bar of a phone; the rest is under "More".
+_TABS = frozenset({"show_overview", "show_playground", "show_runs", "show_nodes"})
+
+
+@blueprint.before_request
+def _guard() -> ResponseReturnValue | None:
+    """Send visitors to the sign-in; refuse what a foreign page makes the browser send."""
+    if request.method not in _SAFE_METHODS:
+        csrf.protect()
+    if find_identity() is not None or request.endpoint in OPEN_ENDPOINTS:
+        return None
+    if wants_fragment() or request.method not in _SAFE_METHODS:
+        return Response("Sign in first.", 401, mimetype="text/plain")
+    return redirect(url_for("dashboard.show_sign_in", next=request.full_path.rstrip("?")), 303)
+
+
+@blueprint.context_processor
+def _shared() -> dict[str, Any]:
+    """What every page of a signed-in account shows around itself."""
+    if find_identity() is None:
+        return {"errors": {}}
+    groups = [NavGroup(title, tuple(_link(*room) for room in rooms)) for title, rooms in _ROOMS]
+    tabs = [_link(*room) for _, rooms in _ROOMS for room in rooms if room[1] in _TABS]
+    return {"me": current_identity(), "nav": groups, "nav_tabs": tabs, "errors": {}}
+
+
+def _link(text: str, endpoint: str, icon: str) -> NavLink:
+    href = url_for(f"dashboard.{endpoint}")
+    is_current = request.path == href or (href != "/" and request.path.startswith(f"{href}/"))
+    return NavLink(text, href, icon, is_current)
+
+
+@blueprint.after_request
+def _mark(response: Response) -> Response:
+    """Pages are personal, and one URL has two forms."""
+    response.headers.add("Vary", "HX-Request")
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def page(template: str, *, status: int = 200, **values: Any) -> Response:
+    """A page of its own."""
+    return make_response(render_template(f"dashboard/{template}.html", **values), status)
+
+
+def page_or_part(template: str, part: str, **values: Any) -> Response:
+    """The page, or for htmx only its part that changes."""
+    return page(part if wants_fragment() else template, **values)
+
+
+def safe_next(target: str | None) -> str:
+    """Where to go after signing in: a path of ours, never somebody else's address."""
+    parts = urlsplit(target or "")
+    is_ours = target and not parts.scheme and not parts.netloc and parts.path.startswith("/")
+    if not is_ours or not target or target.startswith("//") or "\\" in target:
+        return url_for("dashboard.show_overview")
+    return target
+
+
+def see_other(endpoint: str, **values: Any) -> ResponseReturnValue:
+    """Go and look at another page of the dashboard (303)."""
+    return redirect(url_for(f"dashboard.{endpoint}", **values), 303)
