@@ -311,9 +311,11 @@ def test_a_compressed_answer_is_not_taken() -> None:
 
 @pytest.mark.parametrize("status", [204, 206, 304, 400, 404, 500])
 def test_another_status_is_a_failure_that_says_so(status: int) -> None:
-    with FakeServer(lambda exchange: exchange.respond(status)) as server:
-        with pytest.raises(Unavailable, match=str(status)):
-            get(server)
+    with (
+        FakeServer(lambda exchange: exchange.respond(status)) as server,
+        pytest.raises(Unavailable, match=str(status)),
+    ):
+        get(server)
 
 
 def test_a_dead_server_is_unavailable() -> None:

@@ -320,7 +320,7 @@ def test_many_threads_share_one_pool(client: HttpClient) -> None:
 def test_it_works_under_gevent() -> None:
     """200 streams at once in one thread, in a process that gevent has patched."""
     script = Path(__file__).with_name("gevent_streams.py")
-    done = subprocess.run(  # noqa: S603 - our own script
+    done = subprocess.run(
         [sys.executable, str(script)],
         capture_output=True,
         text=True,
@@ -333,7 +333,7 @@ def test_it_works_under_gevent() -> None:
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(  # noqa: S603
+    subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
          "-keyout", key, "-out", cert, "-subj", "/CN=engine",
          "-addext", "subjectAltName=IP:127.0.0.1"],

@@ -109,7 +109,8 @@ def _send(request: httpx2.Request) -> httpx2.Response:
     import httpx2
 
     call = _current.get(None)
-    if call is None:
+    # The library also calls huggingface.co of its own accord, to learn about agents.
+    if call is None or str(request.url) != str(engine_url(call.target, "/")):
         raise httpx2.ConnectError("This process reaches engines alone.", request=request)
     target = call.target
     # The library's own headers stay behind: they may carry a token of the machine's user.
@@ -118,8 +119,8 @@ def _send(request: httpx2.Request) -> httpx2.Response:
         headers.append(("Authorization", f"Bearer {target.api_key}"))
     response = call.http.send(
         Request(
-            url=engine_url(target, request.url.raw_path.decode("ascii")),
-            method=request.method,
+            url=engine_url(target, "/"),
+            method="POST",
             headers=tuple(headers),
             body=request.read(),
             via=target.relay,
