@@ -145,18 +145,19 @@ def _header_carriers() -> list[Carrier]:
         found.append(_authorization_carrier())
     key = request.headers.get("X-API-Key")
     if key:
-        found.append(Carrier("key", key, lambda: _by_secret(key)))
+        found.append(Carrier("key", key, partial(_by_secret, key)))
     return found
 
 
 def _authorization_carrier() -> Carrier:
-    basic = basic_auth.get_auth()
-    if basic is not None and basic.type.lower() == "basic" and basic.username is not None:
+    scheme = request.headers["Authorization"].partition(" ")[0].lower()
+    basic = basic_auth.get_auth() if scheme == "basic" else None
+    if basic is not None and basic.username is not None:
         login, password = str(basic.username), str(basic.password)
-        return Carrier("basic", f"{len(login)}:{login}:{password}", lambda: _by_password(basic))
+        return Carrier("basic", f"{len(login)}:{login}:{password}", partial(_by_password, basic))
     for auth in (token_auth, bearer_auth):
-        sent = auth.get_auth()
-        if sent is not None and sent.token and sent.type.lower() == auth.scheme.lower():
+        sent = auth.get_auth() if scheme == auth.scheme.lower() else None
+        if sent is not None and sent.token:
             secret = sent.token.strip()
             return Carrier("bearer", secret, partial(_by_bearer, secret))
     raise Unauthenticated("Could not validate credentials")
