@@ -211,7 +211,9 @@ class Fetch:
     ) -> None:
         todo.reverse()
         workers = [
-            threading.Thread(target=self._work, args=(descriptor, todo), name="download")
+            threading.Thread(
+                target=self._work, args=(descriptor, todo), name="download", daemon=True
+            )
             for _ in range(min(CONNECTIONS - 1, len(todo)))
         ]
         for worker in workers:

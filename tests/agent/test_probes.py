@@ -89,7 +89,15 @@ def test_what_a_card_does_not_answer_is_unknown_not_zero(nvml: Callable[..., Non
         nvmlDeviceGetPciInfo=unsupported,
     )
     told = NvidiaProbe().devices()[0].as_heartbeat()
-    unknown = {"vendor_id", "device_id", "memory_gb", "usage", "mem_usage", "temp", "power_usage"}
+    unknown = {
+        "vendor_id",
+        "device_id",
+        "memory_gb",
+        "usage",
+        "mem_usage",
+        "temp",
+        "power_usage",
+    }
     assert {name for name in unknown if told[name] is not None} == set()
     assert told["error"] is None
 

@@ -147,7 +147,12 @@ class FakeHub:
         if call.path == "/agent/v1/desired":
             state = {"revision": self.revision, "name": "node", "draining": self.draining}
             return 200, {**state, **self.desired}, {}
-        known = {"/agent/v1/inventory", "/agent/v1/downloads", "/agent/v1/logs", "/agent/v1/goodbye"}
+        known = {
+            "/agent/v1/inventory",
+            "/agent/v1/downloads",
+            "/agent/v1/logs",
+            "/agent/v1/goodbye",
+        }
         return (204, None, {}) if call.path in known else (404, _problem(404), {})
 
 
