@@ -4,7 +4,9 @@ from __future__ import annotations
 
 pytest_plugins = [
     "tests.fixtures.accounts",
+    "tests.fixtures.browser",
     "tests.fixtures.databases",
+    "tests.fixtures.local_run",
     "tests.fixtures.redis",
     "tests.fixtures.sockets",
     "tests.fixtures.web",

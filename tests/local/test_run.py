@@ -2,108 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
+from tests.fixtures.local_run import LocalRun, free_port
 from tests.fixtures.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
-START_SECONDS = 150
-STOP_SECONDS = 15
-
 pytestmark = pytest.mark.slow
-
-
-class LocalRun:
-    """One `python -m app.local` with what it prints."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.port = port
-        self.lines: list[str] = []
-        environment = {
-            **os.environ,
-            "WEFT_DATA_DIR": str(folder),
-            "WEFT_PORT": str(port),
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "app.local"],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    @property
-    def output(self) -> str:
-        return "\n".join(self.lines)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def api_key(self) -> str:
-        found = re.search(r"API key\s+(sk-\w+)", self.output)
-        assert found, self.output
-        return found[1]
-
-    def wait_for_welcome(self) -> None:
-        def is_up() -> bool:
-            assert self.process.poll() is None, self.output
-            return "Ctrl-C stops all of it" in self.output
-
-        eventually(is_up, timeout=START_SECONDS, what=f"the welcome in:\n{self.output}")
-
-    def program(self, words: str) -> psutil.Process:
-        """The program that the supervisor started with these words in its command line."""
-        for child in psutil.Process(self.process.pid).children():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if words in " ".join(child.cmdline()):
-                    return child
-        raise AssertionError(f"no program {words!r} runs")
-
-    def all_processes(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def answers(self, path: str) -> bool:
-        try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def stop(self, number: int) -> int:
-        self.process.send_signal(number)
-        code = self.process.wait(timeout=STOP_SECONDS + 5)
-        self._reader.join()
-        return code
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip("\n"))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +29,7 @@ def running(folder: Path) -> Iterator[LocalRun]:
         run.wait_for_welcome()
         yield run
     finally:
-        left = run.all_processes() if run.process.poll() is None else []
-        if run.process.poll() is None:
-            run.stop(signal.SIGTERM)
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        run.end()
 
 
 def chat(run: LocalRun) -> list[str]:
