@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Response, make_response, render_template, request
+from flask import Response, current_app, make_response, request
 
 from app.blueprints.dashboard import (
     account,
@@ -48,8 +48,8 @@ def render_error(error: ApiError) -> Response:
         return json_response(
             {"code": error.code, "message": error.message, "field": error.field}, error.status
         )
-    body = render_template(
-        "dashboard/error.html",
+    # Without the context processors: they ask who calls, which may be what failed.
+    body = current_app.jinja_env.get_template("dashboard/error.html").render(
         status=error.status,
         title=_TITLES.get(error.status, "That did not work"),
         message=message,

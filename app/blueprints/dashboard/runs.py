@@ -62,7 +62,8 @@ def show_run(run_id: str) -> ResponseReturnValue:
     """One run with everything that is known of it."""
     run = runs.get_run(reading(), current_identity(), _uid(run_id))
     names = fleet.node_names(reading(), [run.node_id])
-    return page_or_part("run", "_run", run=run_page(run, names))
+    part = "_run_side" if request.args.get("part") == "side" else "_run"
+    return page_or_part("run", part, run=run_page(run, names))
 
 
 @blueprint.post("/runs/<run_id>/cancel")

@@ -5,6 +5,11 @@ if (answer) {
   const source = new EventSource(answer.dataset.events);
   const waiting = document.querySelector("[data-waiting]");
   answer.textContent = "";
+  source.addEventListener("reasoning", (event) => {
+    const box = document.querySelector("[data-reasoning]");
+    box.hidden = false;
+    box.querySelector("pre").append(JSON.parse(event.data).text);
+  });
   source.addEventListener("text", (event) => {
     waiting?.remove();
     answer.append(JSON.parse(event.data).text);
