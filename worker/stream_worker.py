@@ -23,8 +23,6 @@ import gevent.event
 import gevent.lock
 import gevent.pool
 from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from rq import Queue, worker_registration
 from rq.callbacks import execute_stopped_callback
 from rq.command import handle_command
@@ -36,7 +34,7 @@ from rq.utils import now
 from rq.worker import BaseWorker
 from rq.worker.base import WorkerStatus
 
-from app.core.stream.wire import Listener
+from app.core.stream.wire import Listener, quick_client
 from worker import bookkeeping, dequeue
 from worker.bookkeeping import Activity, insist
 from worker.penalty import GreenletDeathPenalty, JobStopped, WorkerStopping
@@ -46,7 +44,6 @@ Hook = Callable[[], None]
 DEFAULT_SLOTS: Final = {"runs": 512, "research": 64, "default": 32}
 MOST_TAKEN_AT_ONCE: Final = 32
 WAIT_SECONDS: Final = 1
-REDIS_SECONDS: Final = 10
 POLL_SECONDS: Final = 0.1
 CLEANUP_SECONDS: Final = 5.0
 MOST_FAILING_AT_ONCE: Final = 16
@@ -82,13 +79,13 @@ class StreamWorker(BaseWorker):
         super().__init__(
             list(self._slots),
             name=name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
-            connection=_client(redis_url),
+            connection=quick_client(redis_url),
             serializer=JSONSerializer,
             maintenance_interval=maintenance_seconds,
             prepare_for_work=False,
         )
         self.hostname, self.pid = socket.gethostname(), os.getpid()
-        self._waiting = _client(redis_url)
+        self._waiting = quick_client(redis_url)
         self._task_names = task_names
         self._grace_seconds = grace_seconds
         self._beat_seconds = beat_seconds
@@ -386,16 +383,6 @@ class StreamWorker(BaseWorker):
     def get_current_executions(self, refresh: bool = False) -> list[Execution]:
         """Those of this process; read from Redis only for a worker looked up by its key."""
         return list(self.executions.values()) or super().get_current_executions(refresh)
-
-
-def _client(redis_url: str) -> Redis:
-    """A client that tries once more at once (its connection may be stale), then says so."""
-    return Redis.from_url(
-        redis_url,
-        socket_timeout=REDIS_SECONDS,
-        socket_connect_timeout=REDIS_SECONDS,
-        retry=Retry(NoBackoff(), 1),
-    )
 
 
 def _interrupt(activity: Activity, error: BaseException) -> None:

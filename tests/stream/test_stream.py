@@ -199,6 +199,35 @@ def test_killed_pubsub_connections_lose_nothing(
     assert text_of(events) == "".join(pieces)
 
 
+def test_what_was_missed_while_unsubscribed_is_read_on_subscribing_again(
+    hub: StreamHub, redis_client: Redis
+) -> None:
+    with hub.subscribe("r", replay=False) as reader:
+        # Stored and never published, as if it had been while the hub was away.
+        redis_client.xadd(stream_key("r"), {"f": 1, "k": END, "v": "{}"}, id="0-1")
+        redis_client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        assert [event.kind for event in read_to_end(reader, seconds=10)] == [END]
+
+
+def test_the_last_seconds_are_written_again_to_a_redis_that_lost_them(
+    own_redis: EmbeddedRedis, make_writer: MakeWriter
+) -> None:
+    own_redis.stop()
+    own_redis.append_only = False
+    own_redis.start()
+    writer = make_writer(own_redis.url)
+    writer.write("r", TEXT, "before ")
+    assert writer.flush(10)
+    own_redis.kill()
+    own_redis.start()
+    writer.write("r", TEXT, "after")
+    assert writer.flush(10)
+    with Redis.from_url(own_redis.url) as client:
+        events = read_events(client, "r")
+    assert_no_holes(events)
+    assert text_of(events) == "before after"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("append_only", [True, False])
 def test_a_killed_redis_loses_nothing_for_a_reader_that_stays(

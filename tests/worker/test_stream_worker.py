@@ -185,6 +185,18 @@ def _command_channels(jobs: Jobs) -> list[str]:
     return [worker.pubsub_channel_name for worker in Worker.all(connection=jobs.client)]
 
 
+def test_a_worker_can_be_stopped_while_redis_is_away(
+    own_redis: EmbeddedRedis, start_worker: StartWorker
+) -> None:
+    jobs = Jobs(own_redis.url)
+    worker = start_worker(own_redis.url)
+    wait_until(lambda: len(Worker.all(connection=jobs.client)) == 1)
+    own_redis.kill()
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    jobs.client.close()
+
+
 def test_a_worker_that_redis_forgot_signs_up_again(
     own_redis: EmbeddedRedis, start_worker: StartWorker
 ) -> None:

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self
 
-from redis import Redis
 from redis.exceptions import RedisError
 
 from app.core.stream.control import (
@@ -28,7 +27,7 @@ from app.core.stream.control import (
     send_control,
 )
 from app.core.stream.events import LOST, SYNC, Event, read_events
-from app.core.stream.wire import Listener
+from app.core.stream.wire import Listener, quick_client
 
 CLOSED: Final = "closed"
 
@@ -181,7 +180,7 @@ class StreamHub:
 
     def __init__(self, redis_url: str, *, hub_id: str | None = None) -> None:
         self.channel = f"weft:web:{hub_id or uuid.uuid4().hex}"
-        self.redis = Redis.from_url(redis_url)
+        self.redis = quick_client(redis_url)
         self._readers: dict[str, tuple[Subscription, ...]] = {}
         self._lock = threading.Lock()
         self._callbacks: list[ControlCallback] = []

@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import hiredis
-from redis import ConnectionPool
+from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 RECEIVE_BYTES: Final = 65_536
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
+REPLY_TIMEOUT_SECONDS: Final = 10.0
 LONGEST_PAUSE_SECONDS: Final = 2.0
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,19 @@ def wire_pool(redis_url: str) -> ConnectionPool:
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
         socket_timeout=CONNECT_TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
+    )
+
+
+def quick_client(redis_url: str) -> Redis:
+    """A client that tries once more at once (its connection may be stale), then says so.
+
+    redis-py's own default waits for seconds between attempts, with the caller in its hands.
+    """
+    return Redis.from_url(
+        redis_url,
+        socket_timeout=REPLY_TIMEOUT_SECONDS,
+        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 1),
     )
 
 
