@@ -106,6 +106,14 @@ def _mark(response: Response) -> Response:
     return response
 
 
+@blueprint.after_app_request
+def _keep_assets(response: Response) -> Response:
+    """An asset's address names its content, so browsers need not ask for it again."""
+    if request.endpoint == "static" and "v" in request.args and response.status_code == 200:
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    return response
+
+
 def page(template: str, *, status: int = 200, **values: Any) -> Response:
     """A page of its own."""
     return make_response(render_template(f"dashboard/{template}.html", **values), status)

@@ -1,0 +1,72 @@
+"""The account's own page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Flask
+
+from tests.dashboard.conftest import Browser
+from tests.fixtures.accounts import PASSWORD, Person
+
+
+def test_the_profile_can_be_changed(browser: Browser) -> None:
+    answer = browser.send("/account", username="owner2", email="o2@example.org", name="O Two")
+    page = browser.open(answer.location).text
+
+    assert "The profile is saved." in page
+    assert all(text in page for text in ("owner2", "o2@example.org", "O Two"))
+
+
+def test_a_taken_name_is_refused_beside_its_field(browser: Browser, other: Person) -> None:
+    answer = browser.send("/account", username="other", email="owner@example.org")
+
+    assert answer.status_code == 400
+    assert 'id="username-error"' in answer.text
+    assert 'id="email-error"' not in answer.text
+
+
+def test_a_new_password_keeps_this_browser_and_ends_the_others(
+    app: Flask, browser: Browser, signed_in: Callable[[Person], Browser], owner: Person
+) -> None:
+    elsewhere = signed_in(owner)
+    answer = browser.send(
+        "/account/password", current_password=PASSWORD, new_password="another one 7"
+    )
+
+    assert "The password is changed." in browser.open(answer.location).text
+    assert elsewhere.open("/").status_code == 303
+    fresh = Browser(app.test_client())
+    assert fresh.send("/sign-in", login="owner", password=PASSWORD).status_code == 401
+    assert fresh.send("/sign-in", login="owner", password="another one 7").status_code == 303
+    key = {"Authorization": f"Bearer {owner.api_key}"}
+    assert app.test_client().get("/v1/models", headers=key).status_code == 200
+
+
+def test_the_old_password_is_asked_for(browser: Browser) -> None:
+    wrong = browser.send(
+        "/account/password", current_password="no", new_password="another one 7"
+    )
+    short = browser.send("/account/password", current_password=PASSWORD, new_password="seven77")
+
+    assert wrong.status_code == short.status_code == 400
+    assert "That is not your password." in wrong.text
+    assert "Use at least 8 characters." in short.text
+
+
+def test_signing_out_everywhere_asks_first_and_ends_all_but_keys(
+    app: Flask, browser: Browser, signed_in: Callable[[Person], Browser], owner: Person
+) -> None:
+    elsewhere = signed_in(owner)
+    question = browser.part("/account/sign-out-everywhere")
+
+    assert "<html" not in question.text
+    assert elsewhere.open("/").status_code == 200
+
+    assert browser.send("/account/sign-out-everywhere").location == "/sign-in"
+    assert browser.open("/").status_code == 303
+    assert elsewhere.open("/").status_code == 303
+    token = {"Authorization": f"Token {owner.token}"}
+    assert app.test_client().get("/v1/models", headers=token).status_code == 401
+    key = {"Authorization": f"Bearer {owner.api_key}"}
+    assert app.test_client().get("/v1/models", headers=key).status_code == 200
