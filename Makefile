@@ -29,7 +29,7 @@ run: $(READY) ## start the whole network on http://127.0.0.1:8000 (settings: doc
 	@exec $(BIN)/python -m app.local
 
 test: $(DEV_READY) ## all tests, on SQLite and PostgreSQL
-	@$(BIN)/python -m pytest -n auto --database all $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --database all $(ARGS)
 
 check: $(DEV_READY) ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .

@@ -14,7 +14,7 @@ import pytest
 from tests.fixtures.local_run import LocalRun, free_port
 from tests.fixtures.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("local run")]
 
 
 @pytest.fixture(scope="module")
