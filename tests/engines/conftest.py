@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -65,3 +66,18 @@ def completion(prompt: str = "Once", **sampling: object) -> RunRequest:
 
 def text_of(chunks: list[Chunk]) -> str:
     return "".join(chunk.text for chunk in chunks)
+
+
+def fake(kind: str, **settings: Any) -> tgi.Tgi | openai_engine.OpenAIEngine:
+    if kind == "tgi":
+        return tgi.Tgi(**settings)
+    return openai_engine.OpenAIEngine(flavour=kind, **settings)
+
+
+def relayed(path: str) -> EngineTarget:
+    return EngineTarget(
+        base_url="http://127.0.0.1:9",
+        served_name=openai_engine.MODEL,
+        relay=f"unix:{path}",
+        relay_headers=(("X-Relay-Node", "n1"),),
+    )

@@ -9,9 +9,9 @@ import pytest
 
 from app.core.domain.errors import EngineError, EngineRejected, InvalidInput, PromptTooLong
 from app.core.domain.runs import FinishReason, RunKind, RunRequest, Sampling
-from app.core.engines.base import EngineClient, EngineTarget
+from app.core.engines.base import EngineClient
 from app.core.engines.registry import ENGINE_KINDS, EngineRegistry
-from tests.engines.conftest import chat, completion, target_of, text_of
+from tests.engines.conftest import chat, completion, fake, relayed, target_of, text_of
 from tests.fakes import openai_engine, tgi
 from tests.fakes.faults import Fault
 from tests.fakes.http_server import FakeServer
@@ -51,21 +51,6 @@ def client(registry: EngineRegistry, kind: str) -> EngineClient:
 @pytest.fixture(params=[RunKind.CHAT, RunKind.COMPLETION], ids=["chat", "completion"])
 def request_of_each_kind(request: pytest.FixtureRequest) -> RunRequest:
     return chat() if request.param is RunKind.CHAT else completion()
-
-
-def fake(kind: str, **settings: Any) -> tgi.Tgi | openai_engine.OpenAIEngine:
-    if kind == "tgi":
-        return tgi.Tgi(**settings)
-    return openai_engine.OpenAIEngine(flavour=kind, **settings)
-
-
-def relayed(path: str) -> EngineTarget:
-    return EngineTarget(
-        base_url="http://127.0.0.1:9",
-        served_name=openai_engine.MODEL,
-        relay=f"unix:{path}",
-        relay_headers=(("X-Relay-Node", "n1"),),
-    )
 
 
 def reason_of(
