@@ -69,7 +69,9 @@ def fail_in_stream(exchange: Exchange, fault: Fault) -> None:
     elif fault is Fault.NEVER_ENDING:
         pad = b"x" * 100_000
         while True:
-            exchange.chunk(b'data: {"choices":[],"token":{"special":true},"pad":"%s"}\n\n' % pad)
+            exchange.chunk(
+                b'data: {"choices":[],"token":{"special":true},"pad":"%s"}\n\n' % pad
+            )
     else:
         payload = {
             Fault.GARBAGE: b"{'not': json",
