@@ -18,6 +18,7 @@ from app.web.auth import install_auth
 from app.web.cors import install_cors
 from app.web.dialects import DialectMap
 from app.web.errors import install_error_handlers
+from app.web.files import install_files
 from app.web.live import install_live
 from app.web.security import install_security_headers
 
@@ -36,6 +37,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     install_security_headers(app)
     install_cors(app)
     install_error_handlers(app)
+    install_files(app)
     for dialect in DIALECTS:
         app.register_blueprint(dialect.blueprint)
         if dialect.is_api:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from worker import mails
 from worker.context import WorkerContext
 from worker.execution import Executor
 
@@ -25,6 +26,16 @@ def execute_run(run_id: str) -> None:
     executor = _state["executor"]
     assert isinstance(executor, Executor)  # noqa: S101 - install() put it there
     executor.execute(int(run_id))
+
+
+def mail_password_reset(email: str) -> None:
+    """Mail a link to set a new password to whoever has this address."""
+    mails.send_reset(context(), email)
+
+
+def mail_invitation(account_id: str) -> None:
+    """Mail a fresh account the link to choose its first password."""
+    mails.send_invitation(context(), int(account_id))
 
 
 def ping() -> str:

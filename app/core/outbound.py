@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -157,11 +157,15 @@ class OutboundPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a fetch brought: the URL that answered after redirects, and its body."""
+    """What a fetch brought: the URL that answered after redirects, and its body.
+
+    `headers` have lower-case names.
+    """
 
     url: str
     content_type: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,7 @@ class Download:
     content_type: str
     total_bytes: int | None
     blocks: Iterator[bytes]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def fetch(
@@ -198,7 +203,8 @@ def fetch(
         accept=accept,
         headers=headers,
     ) as answer:
-        return Fetched(answer.url, answer.content_type, b"".join(answer.blocks))
+        body = b"".join(answer.blocks)
+        return Fetched(answer.url, answer.content_type, body, answer.headers)
 
 
 @contextmanager
@@ -231,6 +237,7 @@ def download(
                 content_type=response.content_type,
                 total_bytes=total,
                 blocks=_limited_blocks(final, response, max_bytes),
+                headers=response.headers,
             )
         finally:
             response.close()

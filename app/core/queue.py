@@ -28,8 +28,12 @@ DEFAULT: Final = "default"
 QUEUES: Final = (RUNS, RESEARCH, DEFAULT)
 
 RUN_TASK: Final = "worker.tasks.execute_run"
+RESET_TASK: Final = "worker.tasks.mail_password_reset"
+INVITATION_TASK: Final = "worker.tasks.mail_invitation"
 
-TASK_NAMES: frozenset[str] = frozenset({RUN_TASK, "worker.tasks.ping"})
+TASK_NAMES: frozenset[str] = frozenset(
+    {RUN_TASK, RESET_TASK, INVITATION_TASK, "worker.tasks.ping"}
+)
 """Every task that may be enqueued, by dotted name; a worker refuses any other."""
 
 FAILURE_TTL_SECONDS: Final = 86_400

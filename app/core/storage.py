@@ -49,7 +49,9 @@ class Storage:
         try:
             self._fs, self._root = fsspec.core.url_to_fs(target)
         except ImportError as error:
-            raise Unavailable(f"STORAGE_URL needs a package that is not here: {error}") from None
+            raise Unavailable(
+                f"STORAGE_URL needs a package that is not here: {error}"
+            ) from None
 
     @property
     def is_local(self) -> bool:

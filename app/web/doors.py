@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from ipaddress import ip_network
 
+from flask import current_app
 from sqlalchemy.orm import Session
 
 from app.core.clock import utc_now
 from app.core.domain.errors import Forbidden
 from app.core.models import Account
-from app.core.services import accounts, credentials, signin
+from app.core.outbound import OutboundPolicy
+from app.core.services import accounts, credentials, google_signin, signin
+from app.core.services.google_signin import GoogleVerifier
 from app.web.context import redis_client, remote_address, settings, signin_policy
+
+# The key set's URL is the operator's own setting, and may lead into a private network.
+_OPERATORS_OWN = OutboundPolicy((ip_network("0.0.0.0/0"), ip_network("::/0")))
 
 
 def check_signup_is_open() -> None:
@@ -50,5 +57,35 @@ def refresh_jwt(
 ) -> tuple[Account, credentials.TokenPair]:
     """A new pair for a refresh token that still opens something. Raises Unauthenticated."""
     return credentials.refresh_jwt(
-        session, refresh_token, secret_key=settings().secret_key, lifetime=lifetime, now=utc_now()
+        session,
+        refresh_token,
+        secret_key=settings().secret_key,
+        lifetime=lifetime,
+        now=utc_now(),
     )
+
+
+def sign_in_with_google(session: Session, token: str) -> Account:
+    """The account of whoever holds this Google ID token, made if need be.
+
+    Raises Unauthenticated, EmailNotVerified, Forbidden, and Unavailable when it is not set up.
+    """
+    profile = _google_verifier().verify(token)
+    return google_signin.find_or_register(
+        session,
+        profile,
+        may_register=settings().open_signup,
+        ip=remote_address(),
+        now=utc_now(),
+    )
+
+
+def _google_verifier() -> GoogleVerifier:
+    kept = current_app.extensions
+    if "weft_google" not in kept:
+        chosen = settings()
+        kept["weft_google"] = GoogleVerifier(
+            chosen.google_client_id, chosen.google_certs_url, _OPERATORS_OWN
+        )
+    found: GoogleVerifier = kept["weft_google"]
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from flask import Flask, Response, make_response, request
+from sqlalchemy.exc import DataError
 from werkzeug.exceptions import HTTPException
 
 from app.core.domain.errors import DomainError
@@ -61,6 +62,7 @@ def install_error_handlers(app: Flask) -> None:
     app.register_error_handler(DomainError, _on_domain_error)
     app.register_error_handler(BadRequestBody, _on_bad_body)
     app.register_error_handler(HTTPException, _on_http_error)
+    app.register_error_handler(DataError, _on_data_error)
 
 
 def _on_domain_error(error: DomainError) -> Response:
@@ -73,6 +75,11 @@ def _on_domain_error(error: DomainError) -> Response:
             retry_after_seconds=error.retry_after_seconds,
         )
     )
+
+
+def _on_data_error(_error: DataError) -> Response:
+    """A value that the column cannot hold: a number out of range, a NUL in a text."""
+    return render(ApiError(400, "invalid", "A value in the request is out of range."))
 
 
 def _on_bad_body(error: BadRequestBody) -> Response:

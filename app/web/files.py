@@ -75,7 +75,12 @@ def serve_file(kind: str, leaf: str) -> Response:
 
 
 def send_stored(
-    name: str, *, filename: str = "", sha256: str = "", media_type: str = "", max_age_seconds: int = 0
+    name: str,
+    *,
+    filename: str = "",
+    sha256: str = "",
+    media_type: str = "",
+    max_age_seconds: int = 0,
 ) -> Response:
     """A stored file as a download with ETag and Range. Raises NotFound."""
     files = storage()

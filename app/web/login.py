@@ -36,17 +36,22 @@ class SignedIn(UserMixin):  # type: ignore[misc]
         return str(self.id)
 
 
-@login_manager.request_loader  # type: ignore[untyped-decorator]
-def load_from_request(_request: Request) -> SignedIn | None:
+def find_signed_in() -> SignedIn | None:
     """Who calls, by the one rule of identity; None for a visitor."""
     identity = find_identity()
     return SignedIn(identity) if identity is not None else None
 
 
+@login_manager.request_loader  # type: ignore[untyped-decorator]
+def load_from_request(_request: Request) -> SignedIn | None:
+    """Flask-Login asks who the request's credential belongs to."""
+    return find_signed_in()
+
+
 @login_manager.user_loader  # type: ignore[untyped-decorator]
 def load_by_id(_id: str) -> SignedIn | None:
     """Never by the id in a cookie: only a live credential opens an account."""
-    return load_from_request(request)
+    return find_signed_in()
 
 
 def begin_session(database: Session, account_id: int) -> None:

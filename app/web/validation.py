@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flask import Blueprint, Response, current_app, request
 from pydantic import BaseModel, ValidationError
 
+from app.core.domain.errors import NotFound
 from app.web.dialects import Violation, dialect_map
 from app.web.errors import BadRequestBody
 
 View = Callable[..., Any]
 Model = TypeVar("Model", bound=BaseModel)
+_FORM_TYPES = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class RouteSpec:
     answer: Any
     media_type: str
     is_open: bool
+    form_bytes: int | None = None
+    files: tuple[str, ...] = ()
 
 
 class Api:
@@ -52,19 +56,23 @@ class Api:
         status: int = 200,
         media_type: str = "application/json",
         is_open: bool = False,
+        form_bytes: int | None = None,
+        files: tuple[str, ...] = (),
     ) -> Callable[[View], View]:
         """Register the decorated view for `method` and `rule`.
 
         The view is called with the path's values, and `body=` / `query=` parsed by their
         schemas. It returns a model, plain data, None (no content) or a Response.
-        `is_open` routes answer without a credential.
+        `is_open` routes answer without a credential. With `form_bytes` the body may also come
+        as a form of so many bytes at most, with `files` in `request.files`.
         """
 
         def register(view: View) -> View:
             @functools.wraps(view)
             def wrapped(**path: Any) -> Response:
+                _refuse_nul_in(path.values())
                 if body is not None:
-                    path["body"] = parse_body(body)
+                    path["body"] = parse_body(body, form_bytes=form_bytes)
                 if query is not None:
                     path["query"] = parse_query(query)
                 return to_response(view(**path), status)
@@ -73,7 +81,7 @@ class Api:
             self.blueprint.add_url_rule(rule, endpoint, wrapped, methods=[method])
             spec = RouteSpec(
                 method, rule, view, f"{self.blueprint.name}.{endpoint}", status,
-                body, query, answer, media_type, is_open,
+                body, query, answer, media_type, is_open, form_bytes, files,
             )  # fmt: skip
             self.routes.append(spec)
             return view
@@ -111,11 +119,16 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON")
 
 
-def parse_body(schema: type[Model]) -> Model:
+def parse_body(schema: type[Model], *, form_bytes: int | None = None) -> Model:
     """The JSON body as `schema`. An empty body is fine where nothing is required.
 
-    Raises BadRequestBody with the dialect's own status; too long a body is a 413.
+    With `form_bytes`, also a form of so many bytes at most; its names may be dotted
+    (`user.email`). Raises BadRequestBody with the dialect's own status; too long a body is a
+    413.
     """
+    if form_bytes is not None and request.mimetype in _FORM_TYPES:
+        request.max_content_length = form_bytes
+        return validate(schema, _nested(request.form.to_dict()), "body")
     dialect = dialect_map().of_path(request.path)
     raw = read_json_bytes()
     if not raw.strip():
@@ -155,11 +168,31 @@ def parse_query(schema: type[Model]) -> Model:
 def validate(schema: type[Model], values: Any, part: str) -> Model:
     """`values` as `schema`. Raises BadRequestBody; `part` names where they stood."""
     dialect = dialect_map().of_path(request.path)
+    status = dialect.invalid_status if dialect else 400
+    if "\x00" in str(values) or "\\x00" in str(values):
+        _refuse_nul(json.dumps(values, default=str).encode(), status)
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        status = dialect.invalid_status if dialect else 400
         raise BadRequestBody(status, "invalid", _violations(error, part)) from None
+
+
+def _nested(flat: dict[str, str]) -> dict[str, Any]:
+    """`{"user.email": …}` as `{"user": {"email": …}}`."""
+    found: dict[str, Any] = {}
+    for name, value in flat.items():
+        outer, dot, inner = name.partition(".")
+        if not dot:
+            found[name] = value
+        elif isinstance(found.setdefault(outer, {}), dict):
+            found[outer][inner] = value
+    return found
+
+
+def _refuse_nul_in(values: Iterable[Any]) -> None:
+    """A path with a NUL in it leads nowhere."""
+    if any(isinstance(value, str) and "\x00" in value for value in values):
+        raise NotFound
 
 
 def _refuse_nul(raw: bytes, status: int) -> None:

@@ -66,7 +66,7 @@ class SignedIn(BaseModel):
     access_token: str
     refresh_token: str
     expires_at: str
-    token_type: str = "Bearer"
+    token_type: str = "Bearer"  # noqa: S105 - names a scheme
 
 
 class ApiKey(BaseModel):

@@ -102,9 +102,7 @@ def list_keys(query: PageQuery) -> Page[ApiKey]:
     return Page(data=shown, meta=meta_of(query, len(keys)))
 
 
-@api.route(
-    "POST", "/api/v1/api-keys", body=ApiKeyBody, answer=Envelope[ApiKey], status=201
-)
+@api.route("POST", "/api/v1/api-keys", body=ApiKeyBody, answer=Envelope[ApiKey], status=201)
 def create_key(body: ApiKeyBody) -> Envelope[ApiKey]:
     """Make an API key. It is shown whole in this answer and never again."""
     with unit_of_work() as session:

@@ -24,11 +24,17 @@ class LoginBody(BaseModel):
     password: Password
 
 
+class GoogleBody(BaseModel):
+    """A Google ID token."""
+
+    token: str = Field(min_length=1, max_length=16_384)
+
+
 class AccessToken(BaseModel):
     """A JWT, good for 24 hours."""
 
     access_token: str
-    token_type: Literal["bearer"] = "bearer"
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - names a scheme
 
 
 class User(BaseModel):

@@ -7,6 +7,7 @@ from datetime import timedelta
 from app.blueprints.dualquery import account_translate as translate
 from app.blueprints.dualquery.account_schemas import (
     AccessToken,
+    GoogleBody,
     Health,
     LoginBody,
     RegisterBody,
@@ -46,6 +47,15 @@ def login(body: LoginBody) -> AccessToken:
     """Sign in with an e-mail and a password."""
     with unit_of_work() as session:
         account = doors.sign_in(session, body.email, body.password)
+        pair = doors.issue_jwt(session, account, ACCESS_LIFETIME)
+    return AccessToken(access_token=pair.access_token)
+
+
+@api.route("POST", "/api/auth/google", body=GoogleBody, answer=AccessToken, is_open=True)
+def sign_in_with_google(body: GoogleBody) -> AccessToken:
+    """Sign in with a Google ID token; a new account is made when nobody has its address."""
+    with unit_of_work() as session:
+        account = doors.sign_in_with_google(session, body.token)
         pair = doors.issue_jwt(session, account, ACCESS_LIFETIME)
     return AccessToken(access_token=pair.access_token)
 

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from flask import Response
 
-from app.blueprints.torbiz import account_views, inference_views, model_views
+from app.blueprints.torbiz import (
+    account_views,
+    client_views,
+    gpu_views,
+    inference_views,
+    model_views,
+)
 from app.blueprints.torbiz.api import api, blueprint
 from app.web.auth import guard_api
 from app.web.dialects import ApiError, Dialect
 from app.web.validation import json_response
 
-__all__ = ["account_views", "dialect", "inference_views", "model_views"]
+__all__ = [
+    "account_views",
+    "client_views",
+    "dialect",
+    "gpu_views",
+    "inference_views",
+    "model_views",
+]
 
 
 def render_error(error: ApiError) -> Response:

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.core.services.profiles import ProfileChanges
 from app.web.fields import Email, Login, NewPassword, Password, RowId
 
 Phone = Annotated[str, Field(max_length=12)]
@@ -76,6 +77,108 @@ class Client(BaseModel):
     provider_registration_date: str = Field(
         description="When the first node joined; before that, when the account was made."
     )
+
+
+class NamesBody(BaseModel):
+    """Names of an account, both of them."""
+
+    id: RowId | None = None
+    username: str = Field(min_length=1, max_length=150)
+    email: Email
+
+
+class NamesPatch(BaseModel):
+    """Names of an account that change."""
+
+    id: RowId | None = None
+    username: str | None = Field(None, min_length=1, max_length=150)
+    email: Email | None = None
+
+
+class NewClientBody(BaseModel):
+    """An account that an admin makes."""
+
+    user: NamesBody
+    phone_no: Phone | None = None
+    user_image: Image = 0
+    terms_accepted: bool | None = None
+
+
+class ClientBody(NewClientBody):
+    """All that is writable; the rest of the object is read-only and ignored."""
+
+    def changes(self) -> ProfileChanges:
+        """What this sets."""
+        return ProfileChanges(
+            username=self.user.username,
+            email=self.user.email,
+            phone_no=self.phone_no,
+            user_image=self.user_image,
+            terms_accepted=self.terms_accepted,
+        )
+
+
+class ClientPatch(BaseModel):
+    """What changes; the rest stays."""
+
+    user: NamesPatch | None = None
+    phone_no: Phone | None = None
+    user_image: Image = 0
+    terms_accepted: bool | None = None
+
+    def changes(self) -> ProfileChanges:
+        """What was sent."""
+        found = ProfileChanges()
+        if self.user is not None and self.user.username is not None:
+            found["username"] = self.user.username
+        if self.user is not None and self.user.email is not None:
+            found["email"] = self.user.email
+        sent = self.model_fields_set
+        if "phone_no" in sent:
+            found["phone_no"] = self.phone_no
+        if "user_image" in sent:
+            found["user_image"] = self.user_image
+        if "terms_accepted" in sent:
+            found["terms_accepted"] = self.terms_accepted
+        return found
+
+
+class AccountPage(BaseModel):
+    """Which page of all accounts."""
+
+    page: int = Field(1, ge=1, le=10_000_000)
+    page_size: int = Field(1000, ge=1, le=1000)
+
+
+class GoogleBody(BaseModel):
+    """A Google ID token."""
+
+    token: str = Field(min_length=1, max_length=16_384)
+
+
+class PasswordResetBody(BaseModel):
+    """Whoever forgot a password."""
+
+    email: Email
+
+
+class NewPasswordBody(BaseModel):
+    """A new password, by either name."""
+
+    new_password: NewPassword | None = None
+    password: NewPassword | None = None
+    confirm_password: str | None = None
+
+    @model_validator(mode="after")
+    def _has_password(self) -> Self:
+        if self.chosen is None:
+            raise ValueError("Send new_password.")
+        return self
+
+    @property
+    def chosen(self) -> str | None:
+        """The password, whatever its name."""
+        return self.new_password or self.password
 
 
 class SignedIn(BaseModel):

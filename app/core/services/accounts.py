@@ -13,10 +13,12 @@ from sqlalchemy.orm import Session
 from app.core.domain.accounts import Role
 from app.core.domain.errors import InvalidInput, NotFound, Taken
 from app.core.ids import new_secret, new_uid
-from app.core.models import Account, AuditEntry
+from app.core.models import Account, AuditEntry, PasswordReset
 from app.core.services import credentials, passwords
 
-_EMAIL = re.compile(r"^[^@\s<>\"',;:\\()\[\]]{1,64}@[^@\s<>\"',;:\\()\[\]]+\.[^@\s.]{1,63}$")
+_EMAIL = re.compile(
+    r"^[^@\s\x00-\x1f<>\"',;:\\()\[\]]{1,64}@[^@\s\x00-\x1f<>\"',;:\\()\[\]]+\.[^@\s\x00-\x1f.]{1,63}\Z"
+)
 _LOCAL_EMAIL = re.compile(r"^[\w.+-]{1,64}@[\w-]+(\.[\w-]+)*$")
 _USERNAME = re.compile(r"^[\w.@+ -]{1,150}$")
 
@@ -122,6 +124,8 @@ def get_account(session: Session, account_id: int) -> Account:
 def find_by_login(session: Session, login: str) -> Account | None:
     """The account with this e-mail or, failing that, this user name."""
     text = login.strip()
+    if "\x00" in text:
+        return None
     found = session.scalar(sa.select(Account).where(Account.email == text.lower()))
     return found or session.scalar(sa.select(Account).where(Account.username == text))
 
@@ -169,8 +173,22 @@ def set_password(
 
     Returns the ids of the credentials that ended, for `control` to announce.
     """
-    account.password_hash = passwords.hash_password(password, profile=hash_profile)
+    return store_password(
+        session, account, passwords.hash_password(password, profile=hash_profile), now=now
+    )
+
+
+def store_password(
+    session: Session, account: Account, password_hash: str, *, now: datetime
+) -> list[int]:
+    """Make this the account's password; sign-ins and mailed links end. The ids that ended."""
+    account.password_hash = password_hash
     account.updated_at = now
+    session.execute(
+        sa.update(PasswordReset)
+        .where(PasswordReset.account_id == account.id, PasswordReset.used_at.is_(None))
+        .values(used_at=now)
+    )
     session.flush()
     return credentials.end_signins(session, account.id, now=now)
 

@@ -1,15 +1,18 @@
-"""What the doors show of an account."""
+"""Accounts as their owners see and change them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core.domain.accounts import CredentialKind
-from app.core.models import Account, Credential
+from app.core.domain.accounts import CredentialKind, Role
+from app.core.domain.errors import Conflict
+from app.core.models import Account, Credential, HardwareRecord, Node
+from app.core.services import accounts, hardware
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +74,69 @@ def token_mask(session: Session, account_id: int, credential_id: int | None) -> 
         if own is not None:
             return own
     return session.scalar(live.order_by(Credential.id.desc()).limit(1))
+
+
+class ProfileChanges(TypedDict, total=False):
+    """What an account may change of itself; what is absent stays."""
+
+    username: str
+    email: str
+    name: str
+    phone_no: str | None
+    user_image: int
+    terms_accepted: bool | None
+
+
+def change_profile(
+    session: Session, account: Account, changes: ProfileChanges, *, now: datetime
+) -> None:
+    """Change what is given. Raises InvalidInput or Taken with the field."""
+    accounts.update_account(
+        session, account, now=now,
+        username=changes.get("username"), email=changes.get("email"), name=changes.get("name"),
+    )  # fmt: skip
+    if "phone_no" in changes:
+        account.phone_no = changes["phone_no"]
+    if "user_image" in changes:
+        account.user_image = changes["user_image"]
+    if "terms_accepted" in changes:
+        account.terms_accepted = changes["terms_accepted"]
+    session.flush()
+
+
+def change_picture(
+    session: Session, account: Account, file: str, *, now: datetime
+) -> str | None:
+    """Make this stored file the account's picture; the file that it replaces."""
+    replaced = account.avatar_file
+    account.avatar_file = file
+    account.updated_at = now
+    session.flush()
+    return replaced
+
+
+def remove_account(session: Session, account: Account, *, now: datetime) -> str | None:
+    """Delete an account with its nodes; its picture's file, for the caller to delete.
+
+    Raises Conflict for the last admin: nobody could run the hub then.
+    """
+    if account.role == Role.ADMIN and _is_last_admin(session, account):
+        raise Conflict("This is the last admin. Make another account an admin first.")
+    picture = account.avatar_file
+    for record in session.scalars(
+        sa.select(HardwareRecord).where(HardwareRecord.account_id == account.id)
+    ):
+        session.delete(record)
+    for node_id in session.scalars(
+        sa.select(Node.id).where(Node.account_id == account.id, Node.removed_at.is_(None))
+    ).all():
+        hardware.remove_node(session, node_id, now=now)
+    accounts.delete_account(session, account, now=now)
+    return picture
+
+
+def _is_last_admin(session: Session, account: Account) -> bool:
+    others = sa.select(sa.func.count()).where(
+        Account.role == Role.ADMIN, Account.is_active.is_(True), Account.id != account.id
+    )
+    return session.scalar(others) == 0
