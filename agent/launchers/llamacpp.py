@@ -156,10 +156,12 @@ class LlamaCppLauncher:
         return json.dumps(orders).encode() + b"\n"
 
     def _on_line(self, text: str) -> None:
-        if text.startswith(LISTENING):
-            self._face.base_url = text.removeprefix(LISTENING).strip()
+        # llama.cpp logs from other threads: half a line of it may stand in front.
+        before, is_told, address = text.partition(LISTENING)
+        if is_told:
+            self._face.base_url = address.strip()
             self._on_change()
-            return
+            text = before
         level = level_of(text)
         # A running engine says something for each request; only trouble is worth shipping.
         if not self._is_ready or level != "info":

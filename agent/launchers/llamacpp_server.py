@@ -36,8 +36,8 @@ def serve(orders: dict[str, Any]) -> None:
     if orders["gpu_layers"] is not None:
         params.n_gpu_layers = orders["gpu_layers"]
     server = xllamacpp.Server(params)  # returns when the model is loaded
-    sys.stdout.write(f"{LISTENING}{server.listening_address}\n")
-    sys.stdout.flush()
+    # One write, so that nothing of llama.cpp's own log comes between; before it, anything may.
+    os.write(1, f"{LISTENING}{server.listening_address}\n".encode())
     threading.Event().wait()
 
 

@@ -23,7 +23,7 @@ from tests.fakes.http_server import Exchange, FakeServer
 from tests.fakes.hub import FakeHub
 
 CHUNK = 64 * 1024
-CONTENT = b"GGUF" + random.Random(7).randbytes(10 * CHUNK + 123)  # noqa: S311 - not a secret
+CONTENT = b"GGUF" + random.Random(7).randbytes(10 * CHUNK + 123)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -83,8 +83,8 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def files() -> Iterator[FileServer]:
-    yield FileServer()
+def files() -> FileServer:
+    return FileServer()
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_server_without_ranges_sends_all_at_once(
     files.has_ranges = False
     files.cut_after = {1: 30_000}
     fetch = make_fetch(server, tmp_path / "m.gguf")
-    with pytest.raises(FetchFailed, match="early|broke off"):
+    with pytest.raises(FetchFailed, match=r"early|broke off"):
         fetch.run()
     fetch.run()
     assert (tmp_path / "m.gguf").read_bytes() == CONTENT

@@ -19,7 +19,7 @@ from tests.agent.conditions import eventually
 
 # Plays docker's client: `run` copies its orders, writes TGI's log and serves /health and
 # /info when told to; `stop` ends the `run`.
-FAKE_DOCKER = '''#!{python}
+FAKE_DOCKER = """#!{python}
 import http.server, json, os, signal, sys, threading, time
 folder = {folder!r}
 arguments = sys.argv[1:]
@@ -62,7 +62,7 @@ port = int(arguments[arguments.index("-p") + 1].split(":")[1])
 server = http.server.HTTPServer(("127.0.0.1", port), Handler)
 say("Connected")
 server.serve_forever()
-'''
+"""
 
 
 @pytest.fixture
@@ -92,7 +92,8 @@ def make_launcher(
 ) -> TgiLauncher:
     return TgiLauncher(
         "HuggingFaceH4/zephyr-7b",
-        options or TgiOptions(image="tgi:1", volume="/data/hf", hf_token="hf_secretsecretsecret"),
+        options
+        or TgiOptions(image="tgi:1", volume="/data/hf", hf_token="hf_secretsecretsecret"),
         folder=folder,
         environment={"PATH": f"{docker}{os.pathsep}/usr/bin:/bin"},
         logs=logs,

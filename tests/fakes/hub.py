@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.fakes.relay_hub import FakeRelayHub, upgrade
+
 ENROLMENT_TOKEN = "enrol-me-once"
 
 
@@ -44,6 +46,7 @@ class FakeHub:
         self.draining = False
         self.node_token: str | None = None
         self.accept_enrolment = True
+        self.relay: FakeRelayHub | None = None
         self._tokens = 0
         self._changed = threading.Condition()
         self._server = _Server(("127.0.0.1", port), _Handler)
@@ -168,6 +171,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         assert isinstance(self.server, _Server)
+        relay = self.server.hub.relay
+        if relay is not None and self.path == "/agent/v1/relay":
+            upgrade(self, relay)
+            return
         length = int(self.headers.get("Content-Length") or 0)
         raw = self.rfile.read(length)
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")

@@ -27,14 +27,15 @@ class FakeRelayHub:
         self._next_stream = 0
         self._socket: Any = None
         self._changed = threading.Condition()
+
+    def __enter__(self) -> FakeRelayHub:
+        """Listen on its own. Without that, another server hands it connections by `upgrade`."""
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.relay = self
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}
         )
-
-    def __enter__(self) -> FakeRelayHub:
         self._thread.start()
         return self
 
@@ -161,19 +162,23 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Upgrade, or refuse as ordered."""
         assert isinstance(self.server, _Server)
-        relay = self.server.relay
-        self.close_connection = True
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if self.path != "/agent/v1/relay" or relay.refuse_with:
-            self.send_response(relay.refuse_with.pop() if relay.refuse_with else 404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        environment = {
-            f"HTTP_{name.upper().replace('-', '_')}": value
-            for name, value in self.headers.items()
-        }
-        relay.serve({**environment, "werkzeug.socket": self.connection}, token)
+        upgrade(self, self.server.relay)
 
     def log_message(self, *_args: Any) -> None:
         """Say nothing: the frames are recorded."""
+
+
+def upgrade(handler: BaseHTTPRequestHandler, relay: FakeRelayHub) -> None:
+    """Make a relay of one HTTP request, or refuse it as ordered."""
+    handler.close_connection = True
+    token = handler.headers.get("Authorization", "").removeprefix("Bearer ")
+    if handler.path != "/agent/v1/relay" or relay.refuse_with:
+        handler.send_response(relay.refuse_with.pop() if relay.refuse_with else 404)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return
+    environment = {
+        f"HTTP_{name.upper().replace('-', '_')}": value
+        for name, value in handler.headers.items()
+    }
+    relay.serve({**environment, "werkzeug.socket": handler.connection}, token)
