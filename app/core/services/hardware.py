@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from app.core.domain.accounts import Identity
 from app.core.domain.errors import NotFound
-from app.core.models import HardwareRecord, Node, Replica
+from app.core.models import HardwareRecord, Node
+from app.core.services import nodes
 
 
 class Description(TypedDict, total=False):
@@ -102,14 +103,6 @@ def remove_hardware(session: Session, record: HardwareRecord, *, now: datetime) 
     node_id = record.node_id
     session.delete(record)
     session.flush()
-    if node_id is not None:
-        remove_node(session, node_id, now=now)
-
-
-def remove_node(session: Session, node_id: int, *, now: datetime) -> None:
-    """Take a node off the network: its token and its replicas are gone at once."""
-    session.execute(
-        sa.update(Node).where(Node.id == node_id)
-        .values(removed_at=now, updated_at=now, token_hash=None, relay=None)
-    )  # fmt: skip
-    session.execute(sa.delete(Replica).where(Replica.node_id == node_id))
+    node = session.get(Node, node_id) if node_id is not None else None
+    if node is not None and node.removed_at is None:
+        nodes.remove_node(session, node, now=now)

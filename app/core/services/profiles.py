@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.core.domain.accounts import CredentialKind, Role
 from app.core.domain.errors import Conflict
 from app.core.models import Account, Credential, HardwareRecord, Node
-from app.core.services import accounts, hardware
+from app.core.services import accounts, nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +127,10 @@ def remove_account(session: Session, account: Account, *, now: datetime) -> str 
         sa.select(HardwareRecord).where(HardwareRecord.account_id == account.id)
     ):
         session.delete(record)
-    for node_id in session.scalars(
-        sa.select(Node.id).where(Node.account_id == account.id, Node.removed_at.is_(None))
-    ).all():
-        hardware.remove_node(session, node_id, now=now)
+    for node in session.scalars(
+        sa.select(Node).where(Node.account_id == account.id, Node.removed_at.is_(None))
+    ):
+        nodes.remove_node(session, node, now=now)
     accounts.delete_account(session, account, now=now)
     return picture
 
