@@ -161,7 +161,9 @@ class LlamaCppLauncher:
         if is_told:
             self._face.base_url = address.strip()
             self._on_change()
-            text = before
+            text = before.strip()
+        if not text:
+            return
         level = level_of(text)
         # A running engine says something for each request; only trouble is worth shipping.
         if not self._is_ready or level != "info":
