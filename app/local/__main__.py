@@ -73,11 +73,13 @@ def start_all(supervisor: Supervisor, settings: Settings) -> None:
 
 
 def wait_for_model(supervisor: Supervisor, settings: Settings, api_key: str) -> list[str]:
-    """The models of the network once there is one; empty when the node takes too long."""
+    """The models of the network; empty when the node takes too long. Raises StopRequested."""
     deadline = time.monotonic() + NODE_SECONDS
     models: list[str] = []
-    while not models and time.monotonic() < deadline and not supervisor.is_stopping:
+    while not models and time.monotonic() < deadline:
         supervisor.turn(LOOK_SECONDS)
+        if supervisor.is_stopping:
+            raise StopRequested
         models = programs.served_models(settings, api_key)
     return models
 
