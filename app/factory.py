@@ -18,6 +18,7 @@ from app.web.auth import install_auth
 from app.web.cors import install_cors
 from app.web.dialects import DialectMap
 from app.web.errors import install_error_handlers
+from app.web.heartbeat_fastpath import install_heartbeats
 from app.web.files import install_files
 from app.web.live import install_live
 from app.web.security import install_security_headers
@@ -43,6 +44,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         if dialect.is_api:
             csrf.exempt(dialect.blueprint)  # API paths check it themselves, for cookies alone
     register_commands(app)
+    install_heartbeats(app)
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops)  # type: ignore[method-assign]

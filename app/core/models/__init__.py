@@ -11,7 +11,9 @@ from app.core.models.account import (
 )
 from app.core.models.base import Base, Moment
 from app.core.models.catalog import ApkVersion, CatalogModel, DeviceType, KnownModel
-from app.core.models.node import Device, HardwareRecord, Node, Replica
+from app.core.models.heartbeat import Heartbeat, NodeDailyStats
+from app.core.models.node import Device, HardwareRecord, Node, NodeAssignment, Replica
+from app.core.models.points import DevicePointsDaily, PointGrant
 from app.core.models.run import Inference, Run, UsageHour, UsageRecord
 
 __all__ = [
@@ -22,14 +24,19 @@ __all__ = [
     "CatalogModel",
     "Credential",
     "Device",
+    "DevicePointsDaily",
     "DeviceType",
     "EnrolmentToken",
     "HardwareRecord",
+    "Heartbeat",
     "Inference",
     "KnownModel",
     "Moment",
     "Node",
+    "NodeAssignment",
+    "NodeDailyStats",
     "PasswordReset",
+    "PointGrant",
     "Replica",
     "Run",
     "UsageHour",

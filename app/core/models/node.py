@@ -33,8 +33,12 @@ class Node(Base):
     stopped_at: Mapped[datetime | None]
     # Address of the web process that holds the agent's connection; null without one.
     relay: Mapped[str | None] = mapped_column(sa.String(200))
+    # Counted by the ingester, so that lists need not add days up.
+    total_heartbeats: Mapped[int] = mapped_column(default=0, server_default="0")
+    uptime_days: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
+    # Moves when the token, the owner's wish or the desired state does; never by a beat.
+    updated_at: Mapped[datetime] = mapped_column(index=True)
     removed_at: Mapped[datetime | None]
 
 
@@ -84,6 +88,24 @@ class Replica(Base):
     backoff_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+
+
+class NodeAssignment(Base):
+    """A model that the hub wants a node to serve: its desired state."""
+
+    __tablename__ = "node_assignments"
+    __table_args__ = (sa.UniqueConstraint("node_id", "model_name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    node_id: Mapped[int] = mapped_column(sa.ForeignKey("nodes.id"))
+    model_name: Mapped[str] = mapped_column(sa.String(200))
+    engine: Mapped[str] = mapped_column(sa.String(16))
+    file: Mapped[str | None] = mapped_column(sa.String(300))
+    # The catalogue's version that is fetched for it; null when the engine fetches by itself.
+    catalog_model_id: Mapped[int | None] = mapped_column(sa.ForeignKey("catalog_models.id"))
+    # Who wants it: `deployment:<uid>`, `auto`, `owner`.
+    reason: Mapped[str] = mapped_column(sa.String(64), default="owner")
+    created_at: Mapped[datetime]
 
 
 class HardwareRecord(Base):

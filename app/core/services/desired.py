@@ -1,0 +1,116 @@
+"""What the hub wants of a node: a name, whether it drains, files to fetch, models to serve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core.domain.nodes import is_draining
+from app.core.models import CatalogModel, Node, NodeAssignment
+
+# The numbers that fabric gives engines.
+ENGINE_OF_TYPE = {1: "ollama", 2: "vllm", 6: "llamacpp", 7: "tgi", 8: "sglang"}
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file that the node should have."""
+
+    id: int
+    model_name: str
+    version: str
+    download_url: str
+    checksum: str | None
+    expected_size: int | None
+    engine_type: int
+
+
+@dataclass(frozen=True, slots=True)
+class WantedModel:
+    """A model that the node should serve."""
+
+    model_name: str
+    engine: str
+    file: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The whole of it, under a number that grows with each change."""
+
+    revision: int
+    name: str
+    draining: bool
+    downloads: tuple[Download, ...]
+    models: tuple[WantedModel, ...]
+
+
+def desired_state(session: Session, node: Node) -> Desired:
+    """What this node should be like."""
+    rows = session.execute(
+        sa.select(NodeAssignment, CatalogModel)
+        .outerjoin(CatalogModel, CatalogModel.id == NodeAssignment.catalog_model_id)
+        .where(NodeAssignment.node_id == node.id)
+        .order_by(NodeAssignment.model_name)
+    ).all()
+    return Desired(
+        revision=node.desired_revision,
+        name=node.name,
+        draining=is_draining(node.wanted_status),
+        downloads=tuple(
+            Download(
+                model.id, model.name, model.version, model.download_url, model.checksum,
+                model.expected_size, model.engine_type,
+            )
+            for _, model in rows
+            if model is not None and model.download_url
+        ),
+        models=tuple(WantedModel(a.model_name, a.engine, a.file) for a, _ in rows),
+    )  # fmt: skip
+
+
+def assign_model(
+    session: Session,
+    node: Node,
+    *,
+    model_name: str,
+    engine: str,
+    file: str | None = None,
+    catalog_model_id: int | None = None,
+    reason: str = "owner",
+    now: datetime,
+) -> NodeAssignment:
+    """Want a model served by a node; the agent hears of it with its next beat."""
+    row = session.scalar(
+        sa.select(NodeAssignment).where(
+            NodeAssignment.node_id == node.id, NodeAssignment.model_name == model_name
+        )
+    )
+    if row is None:
+        row = NodeAssignment(node_id=node.id, model_name=model_name, created_at=now)
+        session.add(row)
+    row.engine, row.file = engine, file
+    row.catalog_model_id, row.reason = catalog_model_id, reason
+    bump(node, now=now)
+    session.flush()
+    return row
+
+
+def unassign_model(session: Session, node: Node, model_name: str, *, now: datetime) -> None:
+    """Want a model no longer."""
+    session.execute(
+        sa.delete(NodeAssignment).where(
+            NodeAssignment.node_id == node.id, NodeAssignment.model_name == model_name
+        )
+    )
+    bump(node, now=now)
+    session.flush()
+
+
+def bump(node: Node, *, now: datetime) -> None:
+    """Something that the agent should know has changed."""
+    node.desired_revision += 1
+    node.updated_at = now

@@ -1,0 +1,307 @@
+"""Nodes: find, list, change, take out of service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core.domain.accounts import Identity
+from app.core.domain.errors import Forbidden, InvalidInput, NotFound
+from app.core.domain.nodes import (
+    ReplicaState,
+    ValidStatus,
+    WantedStatus,
+    clean_text,
+    is_draining,
+    is_online,
+    status_of,
+)
+from app.core.ids import hash_secret, parse_client_id
+from app.core.models import Account, Device, Node, Replica
+from app.core.services import accounts
+from app.core.services.desired import bump
+from app.core.services.inventory import list_devices
+from app.core.services.placement import online_condition
+from app.core.services.replicas import list_replicas
+
+MAX_NAME = 64
+# The edges hand rows on and import no tables.
+NodeRow = Node
+_OWNERS_CHOICE = (WantedStatus.ACTIVE, WantedStatus.ONLINE, WantedStatus.MAINTENANCE)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFilter:
+    """Which nodes to list; what is given must all hold. No `account_id`: everybody's."""
+
+    account_id: int | None = None
+    client_id: str | None = None
+    status: str | None = None
+    name: str | None = None
+    valid_status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node with what belongs to it."""
+
+    id: int
+    client_id: str
+    account_id: int
+    owner: str
+    name: str
+    status: str
+    wanted_status: str
+    valid_status: str
+    os_type: str
+    agent_version: str
+    last_beat_at: datetime | None
+    created_at: datetime
+    total_heartbeats: int
+    uptime_days: int
+    is_draining: bool
+    devices: tuple[Device, ...]
+    replicas: tuple[Replica, ...]
+
+    @property
+    def tflops(self) -> float:
+        """The speed of all devices that the device table knows."""
+        return sum(device.tflops or 0.0 for device in self.devices)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCounts:
+    """How many nodes there are, by status."""
+
+    online: int
+    offline: int
+    maintenance: int
+    error: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.online + self.offline + self.maintenance + self.error
+
+
+def identify_node(session: Session, secret: str) -> Node | None:
+    """The node that this token belongs to, if it and its owner are still welcome."""
+    return session.scalar(
+        sa.select(Node)
+        .join(Account, Account.id == Node.account_id)
+        .where(
+            Node.token_hash == hash_secret(secret),
+            Node.removed_at.is_(None),
+            Account.is_active,
+        )
+    )
+
+
+def find_node(session: Session, client_id: str) -> Node | None:
+    """The node with this public id, unless it was removed."""
+    return session.scalar(
+        sa.select(Node).where(Node.client_id == client_id, Node.removed_at.is_(None))
+    )
+
+
+def get_node(session: Session, caller: Identity, client_id: str) -> Node:
+    """The caller's own node; an admin's any. Raises NotFound, InvalidInput for no id."""
+    parsed = parse_client_id(client_id)
+    if parsed is None:
+        raise InvalidInput("A client id has 32 hex digits.", field="client_id")
+    node = find_node(session, parsed)
+    if node is None or not caller.may_act_for(node.account_id):
+        raise NotFound("Client not found.")
+    return node
+
+
+def list_nodes(
+    session: Session,
+    wanted: NodeFilter,
+    *,
+    now: datetime,
+    offline_after_seconds: float,
+    page: int = 1,
+    page_size: int | None = None,
+) -> tuple[list[NodeView], int]:
+    """Nodes by name and id, and how many match. One query, and one for each kind of part."""
+    conditions = _conditions(wanted, now, offline_after_seconds)
+    total = session.scalar(sa.select(sa.func.count()).select_from(Node).where(*conditions))
+    query = (
+        sa.select(Node, Account.username)
+        .join(Account, Account.id == Node.account_id)
+        .where(*conditions)
+        .order_by(Node.name, Node.client_id)
+    )
+    if page_size is not None:
+        query = query.limit(page_size).offset((page - 1) * page_size)
+    rows = session.execute(query).all()
+    ids = [node.id for node, _ in rows]
+    devices, replicas = list_devices(session, ids), list_replicas(session, ids)
+    views = [
+        _view(
+            node, owner, devices.get(node.id, []), replicas.get(node.id, []),
+            is_online(
+                node.last_beat_at, node.stopped_at,
+                now=now, offline_after_seconds=offline_after_seconds,
+            ),
+        )
+        for node, owner in rows
+    ]  # fmt: skip
+    return views, total or 0
+
+
+def count_nodes(
+    session: Session,
+    *,
+    account_id: int | None = None,
+    now: datetime,
+    offline_after_seconds: float,
+) -> NodeCounts:
+    """How many nodes an account (or the network) has, by status."""
+    online = sa.case((online_condition(now, offline_after_seconds), 1), else_=0)
+    query = (
+        sa.select(Node.wanted_status, online.label("is_online"), sa.func.count())
+        .where(Node.removed_at.is_(None))
+        .group_by(Node.wanted_status, online)
+    )
+    if account_id is not None:
+        query = query.where(Node.account_id == account_id)
+    counts = {"online": 0, "offline": 0, "maintenance": 0, "error": 0}
+    for status, is_on, number in session.execute(query):
+        counts[status_of(status, online=bool(is_on))] += number
+    return NodeCounts(**counts)
+
+
+def edit_node(
+    session: Session,
+    caller: Identity,
+    node: Node,
+    *,
+    name: str | None = None,
+    os_type: str | None = None,
+    wanted_status: str | None = None,
+    valid_status: str | None = None,
+    now: datetime,
+) -> None:
+    """Change what is given. Raises Forbidden for what is an admin's to say, InvalidInput."""
+    if valid_status is not None and valid_status != node.valid_status:
+        if not caller.is_admin:
+            raise Forbidden("Only an admin may set valid_status.")
+        node.valid_status = ValidStatus(valid_status)
+        accounts.note(
+            session, actor_id=caller.account_id, action="node.valid_status",
+            subject=f"node {node.client_id}", detail=valid_status, now=now,
+        )  # fmt: skip
+    if wanted_status is not None and wanted_status != node.wanted_status:
+        set_wanted_status(node, WantedStatus(wanted_status), by_admin=caller.is_admin, now=now)
+    if name is not None:
+        rename(node, name, now=now)
+    if os_type is not None:
+        node.os_type = clean_text(os_type, 64)
+    node.updated_at = now
+    session.flush()
+
+
+def rename(node: Node, name: str, *, now: datetime) -> None:
+    """Give a node another name. Raises InvalidInput for one that shows nothing."""
+    cleaned = clean_text(name, MAX_NAME)
+    if not cleaned:
+        raise InvalidInput("Give the node a name.", field="name")
+    if cleaned != node.name:
+        node.name = cleaned
+        bump(node, now=now)
+
+
+def set_wanted_status(
+    node: Node, status: WantedStatus, *, by_admin: bool = False, now: datetime
+) -> None:
+    """Take a node out of service (maintenance) or back. Raises Forbidden.
+
+    Whether it is online nobody can set: that follows from its beats. `offline` drains as
+    maintenance does.
+    """
+    if status is WantedStatus.OFFLINE:
+        status = WantedStatus.MAINTENANCE
+    if not by_admin and status not in _OWNERS_CHOICE:
+        raise Forbidden("A node's owner may set it to online or maintenance.")
+    if status != node.wanted_status:
+        node.wanted_status = status
+        bump(node, now=now)
+
+
+def say_goodbye(session: Session, node: Node, *, now: datetime) -> None:
+    """The agent stops cleanly: the node is offline at once, until its next beat."""
+    node.stopped_at = now
+    session.flush()
+
+
+def remove_node(session: Session, node: Node, *, now: datetime) -> None:
+    """Take a node out of the network. Its token opens nothing more; what it earned stays."""
+    node.removed_at = now
+    node.updated_at = now
+    node.token_hash = None
+    session.execute(
+        sa.update(Replica)
+        .where(Replica.node_id == node.id)
+        .values(state=ReplicaState.STOPPED, updated_at=now)
+    )
+    session.flush()
+
+
+def _conditions(
+    wanted: NodeFilter, now: datetime, offline_after_seconds: float
+) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = [Node.removed_at.is_(None)]
+    if wanted.account_id is not None:
+        found.append(Node.account_id == wanted.account_id)
+    if wanted.client_id is not None:
+        found.append(Node.client_id == wanted.client_id)
+    if wanted.valid_status is not None:
+        found.append(Node.valid_status == wanted.valid_status)
+    if wanted.name:
+        found.append(sa.func.lower(Node.name).contains(wanted.name.lower(), autoescape=True))
+    if wanted.status is not None:
+        found.append(_has_status(wanted.status, now, offline_after_seconds))
+    return found
+
+
+def _has_status(
+    status: str, now: datetime, offline_after_seconds: float
+) -> sa.ColumnElement[bool]:
+    online = online_condition(now, offline_after_seconds)
+    if status == WantedStatus.OFFLINE:
+        # NULL (never beat) is not "not online" in SQL.
+        return sa.not_(sa.func.coalesce(online, sa.false()))
+    if status in {WantedStatus.MAINTENANCE, WantedStatus.ERROR}:
+        return sa.and_(online, Node.wanted_status == status)
+    return sa.and_(
+        online, Node.wanted_status.not_in((WantedStatus.MAINTENANCE, WantedStatus.ERROR))
+    )
+
+
+def _view(
+    node: Node, owner: str, devices: list[Device], replicas: list[Replica], online: bool
+) -> NodeView:
+    return NodeView(
+        id=node.id,
+        client_id=node.client_id,
+        account_id=node.account_id,
+        owner=owner,
+        name=node.name,
+        status=status_of(node.wanted_status, online=online),
+        wanted_status=node.wanted_status,
+        valid_status=node.valid_status,
+        os_type=node.os_type,
+        agent_version=node.agent_version,
+        last_beat_at=node.last_beat_at,
+        created_at=node.created_at,
+        total_heartbeats=node.total_heartbeats,
+        uptime_days=node.uptime_days,
+        is_draining=is_draining(node.wanted_status),
+        devices=tuple(devices),
+        replicas=tuple(replicas),
+    )
