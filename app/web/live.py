@@ -103,7 +103,9 @@ class LiveRun:
         self._live = live
         self._reader = reader
         self._is_attached = is_attached
-        self._socket: socket.socket | None = request.environ.get("gunicorn.socket")
+        # The plain socket below gevent's: gevent's own would wait instead of peeking.
+        connection = request.environ.get("gunicorn.socket")
+        self._socket: socket.socket | None = getattr(connection, "_sock", connection)
         self._app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         self._redis = redis_client()
         self._waiting: Event | None = None
