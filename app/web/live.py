@@ -195,10 +195,8 @@ class LiveRun:
         """Whether the caller closed the connection: no chunk has to be written to find out."""
         if self._socket is None or not self._is_attached:
             return False
-        # gevent's own recv would wait for the caller to say something, flag or no flag.
-        plain = getattr(self._socket, "_sock", self._socket)
         try:
-            return bool(plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
         except BlockingIOError:
             return False
         except OSError:
