@@ -17,6 +17,7 @@ from app.extensions import csrf, db, htmx, login_manager, migrate
 from app.web.auth import install_auth
 from app.web.cors import install_cors
 from app.web.dialects import DialectMap
+from app.web.docs import install_docs
 from app.web.errors import install_error_handlers
 from app.web.heartbeat_fastpath import install_heartbeats
 from app.web.files import install_files
@@ -39,6 +40,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     install_cors(app)
     install_error_handlers(app)
     install_files(app)
+    install_docs(app)
     for dialect in DIALECTS:
         app.register_blueprint(dialect.blueprint)
         if dialect.is_api:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from flask import Blueprint, Response, current_app
+
+# Every way to say who calls opens every API.
+CARRIERS = ("basic", "token", "bearer", "key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,10 @@ class Dialect:
     malformed_status: int = 400
     media_type_status: int = 415
     is_api: bool = True
+    # For the OpenAPI document: what this API is, and the JSON Schema of its errors.
+    summary: str = ""
+    error_schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
+    carriers: tuple[str, ...] = CARRIERS
 
 
 class DialectMap:
@@ -65,7 +73,9 @@ class DialectMap:
     def of_path(self, path: str) -> Dialect | None:
         """The dialect with the longest prefix of `path`; None when no API has it."""
         for prefix, dialect in self._by_length:
-            if path == prefix or path.startswith(prefix if prefix.endswith("/") else prefix + "/"):
+            if path == prefix or path.startswith(
+                prefix if prefix.endswith("/") else prefix + "/"
+            ):
                 return dialect
         return None
 

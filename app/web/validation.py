@@ -36,6 +36,11 @@ class RouteSpec:
     is_open: bool
     form_bytes: int | None = None
     files: tuple[str, ...] = ()
+    also_answers: tuple[str, ...] = ()
+
+
+apis: dict[str, Api] = {}
+"""The routes of each blueprint that has an API, by the blueprint's name."""
 
 
 class Api:
@@ -44,6 +49,7 @@ class Api:
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint = blueprint
         self.routes: list[RouteSpec] = []
+        apis[blueprint.name] = self
 
     def route(
         self,
@@ -58,6 +64,7 @@ class Api:
         is_open: bool = False,
         form_bytes: int | None = None,
         files: tuple[str, ...] = (),
+        also_answers: tuple[str, ...] = (),
     ) -> Callable[[View], View]:
         """Register the decorated view for `method` and `rule`.
 
@@ -65,6 +72,7 @@ class Api:
         schemas. It returns a model, plain data, None (no content) or a Response.
         `is_open` routes answer without a credential. With `form_bytes` the body may also come
         as a form of so many bytes at most, with `files` in `request.files`.
+        `also_answers` names media types that the route answers with on other wishes.
         """
 
         def register(view: View) -> View:
@@ -81,7 +89,7 @@ class Api:
             self.blueprint.add_url_rule(rule, endpoint, wrapped, methods=[method])
             spec = RouteSpec(
                 method, rule, view, f"{self.blueprint.name}.{endpoint}", status,
-                body, query, answer, media_type, is_open, form_bytes, files,
+                body, query, answer, media_type, is_open, form_bytes, files, also_answers,
             )  # fmt: skip
             self.routes.append(spec)
             return view

@@ -27,5 +27,22 @@ def render_error(error: ApiError) -> Response:
 
 
 dialect = Dialect(
-    name="agent", prefixes=("/agent",), blueprint=blueprint, render_error=render_error
+    name="agent",
+    prefixes=("/agent",),
+    blueprint=blueprint,
+    render_error=render_error,
+    summary="What the agent on a provider's machine tells the hub and asks it.",
+    error_schema={
+        "description": "Problem details, RFC 9457.",
+        "type": "object",
+        "required": ["type", "title", "status", "detail", "code"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "code": {"type": "string"},
+        },
+    },
+    carriers=("node",),
 )

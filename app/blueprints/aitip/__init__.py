@@ -28,5 +28,21 @@ def render_error(error: ApiError) -> Response:
 blueprint.before_request(guard_api(api.open_endpoints))
 
 dialect = Dialect(
-    name="aitip", prefixes=("/api/v1",), blueprint=blueprint, render_error=render_error
+    name="aitip",
+    prefixes=("/api/v1",),
+    blueprint=blueprint,
+    render_error=render_error,
+    summary="Datasets, training jobs and inference services.",
+    error_schema={
+        "type": "object",
+        "required": ["success", "error"],
+        "properties": {
+            "success": {"const": False},
+            "error": {
+                "type": "object",
+                "required": ["code", "message"],
+                "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
 )

@@ -39,4 +39,32 @@ dialect = Dialect(
     invalid_status=422,
     malformed_status=422,
     media_type_status=422,
+    summary="Chats over data sets, models, fine-tuning and keys.",
+    error_schema={
+        "description": "A sentence; a list of what is wrong where with status 422.",
+        "type": "object",
+        "required": ["detail"],
+        "properties": {
+            "detail": {
+                "anyOf": [
+                    {"type": "string"},
+                    {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "required": ["loc", "msg", "type"],
+                            "properties": {
+                                "loc": {
+                                    "type": "array",
+                                    "items": {"type": ["string", "integer"]},
+                                },
+                                "msg": {"type": "string"},
+                                "type": {"type": "string"},
+                            },
+                        },
+                    },
+                ]
+            }
+        },
+    },
 )

@@ -22,4 +22,10 @@ dialect = Dialect(
     prefixes=("/healthz", "/readyz", "/metrics"),
     blueprint=blueprint,
     render_error=render_error,
+    summary="Whether the hub lives, is ready, and how it does.",
+    error_schema={
+        "type": "object",
+        "required": ["detail"],
+        "properties": {"detail": {"type": "string"}},
+    },
 )

@@ -40,5 +40,25 @@ def render_error(error: ApiError) -> Response:
 blueprint.before_request(guard_api(api.open_endpoints, allows_model_keys=True))
 
 dialect = Dialect(
-    name="openai", prefixes=("/v1",), blueprint=blueprint, render_error=render_error
+    name="openai",
+    prefixes=("/v1",),
+    blueprint=blueprint,
+    render_error=render_error,
+    summary="The OpenAI API, as every app speaks it, over all models of the network.",
+    error_schema={
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type", "param", "code"],
+                "properties": {
+                    "message": {"type": "string"},
+                    "type": {"type": "string"},
+                    "param": {"type": ["string", "null"]},
+                    "code": {"type": ["string", "null"]},
+                },
+            }
+        },
+    },
 )

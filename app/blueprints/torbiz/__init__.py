@@ -49,4 +49,11 @@ dialect = Dialect(
     prefixes=("/client", "/gpu", "/inference", "/llm_models", "/deepresearch"),
     blueprint=blueprint,
     render_error=render_error,
+    summary="Share a GPU and chat: accounts, machines, questions and research.",
+    error_schema={
+        "description": "A sentence, or the messages of each field that is wrong.",
+        "type": "object",
+        "properties": {"detail": {"type": "string"}},
+        "additionalProperties": {"type": "array", "items": {"type": "string"}},
+    },
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -261,7 +262,7 @@ class TestDelete:
 
 
 class TestCreate:
-    BODY = {"user": {"username": "new", "email": "new@example.org"}, "phone_no": "1"}
+    BODY: ClassVar = {"user": {"username": "new", "email": "new@example.org"}, "phone_no": "1"}
 
     def test_an_admin_makes_an_account_that_is_invited_by_mail(
         self, client: FlaskClient, admin: Person, app: Flask, redis_client: Redis
