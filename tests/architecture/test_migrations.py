@@ -14,6 +14,7 @@ from flask_migrate import downgrade, upgrade
 
 from app.core.database import make_engine
 from app.core.models import Base
+from app.extensions import db
 from tests.fixtures.databases import MIGRATIONS, Database, app_for
 
 
@@ -34,6 +35,7 @@ def empty(empty_database_url: str) -> Iterator[Flask]:
     app = app_for(empty_database_url)
     with app.app_context():
         yield app
+        db.engine.dispose()
 
 
 @pytest.mark.usefixtures("empty")
