@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import threading
@@ -57,7 +58,8 @@ class FakeRelayHub:
         """Cut the agent off."""
         socket = self._socket
         if socket is not None:
-            socket.close()
+            with contextlib.suppress(simple_websocket.ConnectionClosed):
+                socket.close()
 
     def send(self, kind: int, stream: int, payload: bytes = b"") -> None:
         """Send one frame."""
