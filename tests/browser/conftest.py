@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -99,6 +101,7 @@ def hub(
                 env=environment,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
             for command in (("worker",), web)
         ]
@@ -108,7 +111,7 @@ def hub(
             yield Hub(url, behaviour)
         finally:
             for process in started:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # gunicorn's own children too
             for process in started:
                 process.wait()
 
