@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import struct
 import threading
 from collections.abc import Callable
@@ -56,10 +57,10 @@ class FakeRelayHub:
 
     def drop(self) -> None:
         """Cut the agent off."""
-        socket = self._socket
-        if socket is not None:
+        connection = self._socket
+        if connection is not None:
             with contextlib.suppress(simple_websocket.ConnectionClosed):
-                socket.close()
+                connection.close()
 
     def send(self, kind: int, stream: int, payload: bytes = b"") -> None:
         """Send one frame."""
@@ -130,18 +131,18 @@ class FakeRelayHub:
 
     def serve(self, environment: dict[str, Any], token: str) -> None:
         """Read one agent's frames until it goes."""
-        socket = simple_websocket.Server(environment)
+        connection = simple_websocket.Server(environment)
         with self._changed:
             self.tokens.append(token)
-            self._socket = socket
+            self._socket = connection
             self.connections += 1
             self._changed.notify_all()
         try:
             while True:
-                data = socket.receive()
+                data = connection.receive()
                 kind, stream = struct.unpack("!BI", data[:5])
                 if kind == PING and self.answers_pings:
-                    socket.send(struct.pack("!BI", PONG, stream) + data[5:])
+                    connection.send(struct.pack("!BI", PONG, stream) + data[5:])
                 with self._changed:
                     self.frames.append((kind, stream, data[5:]))
                     self._changed.notify_all()
@@ -149,7 +150,7 @@ class FakeRelayHub:
             pass
         finally:
             with self._changed:
-                if self._socket is socket:
+                if self._socket is connection:
                     self._socket = None
 
 
@@ -183,4 +184,6 @@ def upgrade(handler: BaseHTTPRequestHandler, relay: FakeRelayHub) -> None:
         f"HTTP_{name.upper().replace('-', '_')}": value
         for name, value in handler.headers.items()
     }
+    # As any hub should: a request is several small frames, and Nagle would hold them for 40 ms.
+    handler.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     relay.serve({**environment, "werkzeug.socket": handler.connection}, token)
