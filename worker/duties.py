@@ -8,6 +8,7 @@ from typing import Any
 
 import gevent
 import redis
+from gevent.event import Event
 
 from app.core.clock import utc_now
 from app.core.services import claims, reaper
@@ -16,6 +17,7 @@ from app.core.services.reaper import Ring
 from app.core.stream import ControlListener, partial_text
 from worker.context import WorkerContext
 from worker.execution import Executor
+from worker.ingest import run_ingest
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class Duties:
             (self.reap, 1.0),
         ):
             gevent.spawn(self._forever, duty, seconds)
+        gevent.spawn(run_ingest, self._context, Event())
 
     def renew(self) -> None:
         """Renew this worker's leases and look for cancellations it did not hear of."""

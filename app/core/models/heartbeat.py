@@ -23,7 +23,7 @@ class Heartbeat(Base):
     """
 
     __tablename__ = "heartbeats"
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
     node_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     # floor(unix time / 120), by the hub's clock.
@@ -46,7 +46,7 @@ class NodeDailyStats(Base):
     """One node on one UTC day: counted beats, and sums that averages are made from."""
 
     __tablename__ = "node_daily_stats"
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
     node_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     day: Mapped[date] = mapped_column(primary_key=True)

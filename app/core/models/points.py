@@ -18,7 +18,7 @@ class DevicePointsDaily(Base):
     """
 
     __tablename__ = "device_points_daily"
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
     node_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     day: Mapped[date] = mapped_column(primary_key=True)

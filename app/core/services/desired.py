@@ -50,9 +50,8 @@ class Desired:
 
 def desired_state(session: Session, node: Node) -> Desired:
     """What this node should be like."""
-    rows = session.execute(
-        sa.select(NodeAssignment, CatalogModel)
-        .outerjoin(CatalogModel, CatalogModel.id == NodeAssignment.catalog_model_id)
+    assigned = session.scalars(
+        sa.select(NodeAssignment)
         .where(NodeAssignment.node_id == node.id)
         .order_by(NodeAssignment.model_name)
     ).all()
@@ -60,16 +59,30 @@ def desired_state(session: Session, node: Node) -> Desired:
         revision=node.desired_revision,
         name=node.name,
         draining=is_draining(node.wanted_status),
-        downloads=tuple(
-            Download(
-                model.id, model.name, model.version, model.download_url, model.checksum,
-                model.expected_size, model.engine_type,
-            )
-            for _, model in rows
-            if model is not None and model.download_url
-        ),
-        models=tuple(WantedModel(a.model_name, a.engine, a.file) for a, _ in rows),
-    )  # fmt: skip
+        downloads=tuple(_downloads(session, node.id)),
+        models=tuple(WantedModel(one.model_name, one.engine, one.file) for one in assigned),
+    )
+
+
+def _downloads(session: Session, node_id: int) -> list[Download]:
+    rows = session.scalars(
+        sa.select(CatalogModel)
+        .join(NodeAssignment, NodeAssignment.catalog_model_id == CatalogModel.id)
+        .where(NodeAssignment.node_id == node_id, CatalogModel.download_url.is_not(None))
+        .order_by(CatalogModel.name)
+    )
+    return [
+        Download(
+            id=row.id,
+            model_name=row.name,
+            version=row.version,
+            download_url=row.download_url or "",
+            checksum=row.checksum,
+            expected_size=row.expected_size,
+            engine_type=row.engine_type,
+        )
+        for row in rows
+    ]
 
 
 def assign_model(

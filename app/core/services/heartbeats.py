@@ -94,7 +94,7 @@ class HeartbeatInbox:
         try:
             if batch:
                 value = b"\n".join(one.line for one in batch)
-                self._redis.execute_command("XADD", STREAM, "*", FIELD, value)
+                self._redis.xadd(STREAM, {FIELD: value})
             if time.monotonic() >= self._check_due:
                 self._check_due = time.monotonic() + BACKLOG_CHECK_SECONDS
                 self._is_full = self._redis.xlen(STREAM) > MAX_BACKLOG  # type: ignore[operator]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 import redis
 
+from app.core.domain.beats import Beat, ReceivedBeat, decode_received, encode_received
+
+LIVE_SECONDS = 180
 DOWNLOAD_SECONDS = 300
 LOG_SECONDS = 86_400
 LOG_LINES = 1_000
@@ -37,6 +40,47 @@ class LogLine:
     at: datetime
     level: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a node measured last: percent, and what each device and engine said."""
+
+    at_ms: int
+    beat: Beat
+
+
+def keep_live(store: redis.Redis, beats: Iterable[ReceivedBeat]) -> None:
+    """Keep the last of each node's beats where readers find it. `store` may be a pipeline."""
+    latest: dict[int, ReceivedBeat] = {}
+    for one in beats:
+        if one.node_id not in latest or latest[one.node_id].at_ms < one.at_ms:
+            latest[one.node_id] = one
+    for node_id, one in latest.items():
+        store.set(_live_key(node_id), encode_received(one), ex=LIVE_SECONDS)
+
+
+def list_live(store: redis.Redis, node_ids: Sequence[int]) -> dict[int, Live]:
+    """The last beats of these nodes; nodes that are silent for minutes have none.
+
+    Without Redis there are none either: what is measured is not worth an error.
+    """
+    if not node_ids:
+        return {}
+    try:
+        raw: Any = store.mget([_live_key(node_id) for node_id in node_ids])
+    except redis.RedisError:
+        return {}
+    found = {}
+    for node_id, line in zip(node_ids, raw, strict=True):
+        if line:
+            one = decode_received(line)
+            found[node_id] = Live(one.at_ms, one.beat)
+    return found
+
+
+def _live_key(node_id: int) -> str:
+    return f"weft:node:{node_id}:live"
 
 
 def keep_downloads(

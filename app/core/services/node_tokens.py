@@ -123,5 +123,5 @@ class NodeTokens:
         return new
 
 
-def _query() -> sa.Select[Any]:
+def _query() -> sa.Select[*tuple[Any, ...]]:
     return sa.select(*_COLUMNS).join(Account, Account.id == Node.account_id)
