@@ -12,6 +12,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 ENGINE_KINDS = ("tgi", "vllm", "sglang", "llamacpp", "ollama", "openai")
+# The longest name of a node that the hub takes.
+NAME_LENGTH = 64
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_TGI_IMAGE = "ghcr.io/huggingface/text-generation-inference:3.3.7"
 
@@ -110,7 +112,7 @@ def load_settings(
     return Settings(
         hub=hub,
         token=options.token or _token_from(options.token_file),
-        name=options.name or socket.gethostname() or "node",
+        name=(options.name or socket.gethostname() or "node")[:NAME_LENGTH],
         state_dir=_state_dir(options.state_dir, hub),
         mode=options.mode or ("direct" if direct else "relay"),
         engine=engine,

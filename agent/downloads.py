@@ -38,6 +38,7 @@ class Wanted:
     url: str
     sha256: str | None
     expected_bytes: int | None
+    hub_id: Any = None  # the id as the hub spells it
 
     @property
     def file_name(self) -> str:
@@ -263,7 +264,7 @@ class DownloadManager:
         self._measure(job, done)
         percentage = 100.0 if job.status == "Completed" else _percentage(done, total)
         return {
-            "id": job.wanted.id,
+            "id": job.wanted.hub_id,
             "model_name": job.wanted.model_name,
             "downloaded_bytes": done,
             "total_bytes": total,
@@ -304,6 +305,7 @@ def _wanted(entry: dict[str, Any]) -> Wanted | None:
     checksum = entry.get("checksum")
     return Wanted(
         id=str(entry["id"]),
+        hub_id=entry["id"],
         model_name=str(entry.get("model_name") or ""),
         version=str(entry.get("version") or ""),
         url=str(entry["download_url"]),

@@ -266,7 +266,7 @@ def make_manager(hub: FakeHub, folder: Path) -> Managed:
 
 def make_entry(server: FakeServer, **changes: Any) -> dict[str, Any]:
     entry = {
-        "id": "d1",
+        "id": 41,
         "model_name": "Tiny Model",
         "version": "1.0",
         "download_url": server.url + "/some/tiny.gguf?sig=1",
@@ -291,7 +291,7 @@ def test_a_wanted_model_is_fetched_told_and_found(
     managed.manager.want([make_entry(server)])
     told = wait_for_status(hub, "Completed")
     assert told == {
-        "id": "d1", "model_name": "Tiny Model", "downloaded_bytes": len(CONTENT),
+        "id": 41, "model_name": "Tiny Model", "downloaded_bytes": len(CONTENT),
         "total_bytes": len(CONTENT), "percentage": 100.0, "speed_bps": 0,
         "status": "Completed", "error": None,
     }  # fmt: skip
