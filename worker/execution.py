@@ -15,7 +15,7 @@ from app.core.domain.errors import DomainError, EngineError, InvalidInput
 from app.core.domain.runs import Chunk, FinishReason, RunState, Usage
 from app.core.engines.registry import engine_client
 from app.core.services import claims
-from app.core.services.claims import Claim, Ended, NotClaimed, Result
+from app.core.services.claims import Claim, NotClaimed, Result
 from app.core.stream import REASONING, TEXT, TOOLS
 from worker.context import WorkerContext
 
@@ -137,6 +137,11 @@ class Executor:
             self._active[claim.uid] = attempt
             try:
                 outcome = attempt.run()
+            except BaseException:
+                # The job was stopped from outside: let go of the run, somebody else takes it.
+                attempt.interrupt("lost")
+                self._context.writer.discard(claim.uid)
+                raise
             finally:
                 self._active.pop(claim.uid, None)
             if not self._may_retry(attempt, outcome):
@@ -202,17 +207,13 @@ class Executor:
             self._context.writer.discard(attempt.claim.uid)
             return
         claim, result = attempt.claim, _result(attempt.progress, outcome)
+        replica_id, now = claim.candidate.replica_id, utc_now()
         is_fault = isinstance(outcome, EngineError) and outcome.reason != "engine_rejected"
-        now = utc_now()
-
-        def write(session: Session) -> Ended | None:
-            if is_fault:
-                claims.note_failure(session, claim.candidate.replica_id, now=now)
-            elif outcome is None:
-                claims.note_success(session, claim.candidate.replica_id)
-            return claims.finish(session, claim, result, now=now)
-
-        ended = self._context.ledger.do(write)
+        if is_fault:
+            self._context.ledger.do(lambda s: claims.note_failure(s, replica_id, now=now))
+        elif outcome is None and claim.candidate.failures:
+            self._context.ledger.do(lambda s: claims.note_success(s, replica_id))
+        ended = self._context.ledger.finish(claim, result)
         if ended is None:
             self._context.writer.discard(claim.uid)
             return

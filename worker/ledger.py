@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from app.core.clock import utc_now
 from app.core.database import Sessions
 from app.core.services import claims, placement
-from app.core.services.claims import Claim, NotClaimed
+from app.core.services.claims import Claim, Ended, NotClaimed, Result
 from app.core.services.placement import Candidate
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,9 @@ _RETRY_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 @dataclass(slots=True)
 class _Entry:
-    action: Callable[[Session], Any] | None
-    run_id: int
+    action: Callable[[Session], Any] | None = None
+    run_id: int = 0
+    end: tuple[Claim, Result] | None = None
     result: AsyncResult[Any] = field(default_factory=AsyncResult)
 
 
@@ -61,11 +62,15 @@ class Ledger:
 
     def do(self, action: Callable[[Session], Outcome]) -> Outcome:
         """Run `action(session)` in a transaction shared with others; its result once committed."""
-        return cast(Outcome, self._put(_Entry(action, 0)))
+        return cast(Outcome, self._put(_Entry(action=action)))
 
     def claim(self, run_id: int) -> Claim | NotClaimed:
         """Claim a run, together with whoever else is claiming now."""
-        return cast("Claim | NotClaimed", self._put(_Entry(None, run_id)))
+        return cast("Claim | NotClaimed", self._put(_Entry(run_id=run_id)))
+
+    def finish(self, claim: Claim, result: Result) -> Ended | None:
+        """End a claimed run, together with whoever else ends now; None when it was lost."""
+        return cast("Ended | None", self._put(_Entry(end=(claim, result))))
 
     def candidates(self, session: Session) -> list[Candidate]:
         """Replicas that can take runs, looked up a few times a second at most."""
@@ -132,26 +137,41 @@ class Ledger:
     def _commit(self, batch: list[_Entry]) -> list[Any]:
         with self._sessions() as session:
             try:
-                claimed = self._claim_all(
-                    session, [e.run_id for e in batch if e.action is None]
-                )
-                results = [
-                    claimed[entry.run_id] if entry.action is None else entry.action(session)
-                    for entry in batch
-                ]
+                run_ids = [entry.run_id for entry in batch if entry.run_id]
+                if run_ids:
+                    claims.lock_claims(session)
+                # Runs that end make room for those that begin.
+                ended = self._finish_all(session, [e.end for e in batch if e.end])
+                claimed = self._claim_all(session, run_ids)
+                results = [self._result(entry, session, claimed, ended) for entry in batch]
                 session.commit()
             except DBAPIError:
                 session.rollback()
                 raise
         return results
 
+    @staticmethod
+    def _result(
+        entry: _Entry,
+        session: Session,
+        claimed: dict[int, Claim | NotClaimed],
+        ended: Iterator[Ended | None],
+    ) -> Any:
+        if entry.action is not None:
+            return entry.action(session)
+        return next(ended) if entry.end is not None else claimed[entry.run_id]
+
+    @staticmethod
+    def _finish_all(
+        session: Session, ends: list[tuple[Claim, Result]]
+    ) -> Iterator[Ended | None]:
+        return iter(claims.finish_many(session, ends, now=utc_now()) if ends else ())
+
     def _claim_all(self, session: Session, run_ids: list[int]) -> dict[int, Claim | NotClaimed]:
         if not run_ids:
             return {}
-        candidates = self.candidates(session)
-        claims.lock_claims(session)
         found = claims.claim_runs(
-            session, run_ids, candidates=candidates, worker=self._worker,
+            session, run_ids, candidates=self.candidates(session), worker=self._worker,
             lease_seconds=self._lease_seconds, now=utc_now(),
         )  # fmt: skip
         return {one.run_id: one for one in found}

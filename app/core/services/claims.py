@@ -109,6 +109,35 @@ def lock_claims(session: Session) -> None:
         session.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIM_LOCK)))
 
 
+# Statements of the hot path are built once: building one costs more than running it.
+_runs: Any = Run.__table__
+_SELECT_QUEUED = (
+    sa.select(_runs)
+    .where(
+        _runs.c.id.in_(sa.bindparam("ids", expanding=True)), _runs.c.state == RunState.QUEUED
+    )
+    .order_by(_runs.c.id)
+    .with_for_update()
+)
+_TAKE = (
+    sa.update(_runs)
+    .where(
+        _runs.c.id == sa.bindparam("b_id"),
+        _runs.c.state == RunState.QUEUED,
+        _runs.c.attempt == sa.bindparam("b_attempt"),
+    )
+    .values(
+        state=RunState.RUNNING,
+        attempt=sa.bindparam("attempt"),
+        replica_id=sa.bindparam("replica_id"),
+        node_id=sa.bindparam("node_id"),
+        worker=sa.bindparam("worker"),
+        lease_until=sa.bindparam("lease_until"),
+        started_at=sa.bindparam("started_at"),
+    )
+)
+
+
 def claim_runs(
     session: Session,
     run_ids: Sequence[int],
@@ -120,54 +149,44 @@ def claim_runs(
 ) -> list[Claim | NotClaimed]:
     """Claim queued runs, oldest first, each on the node that placement chooses.
 
-    Call `lock_claims` first. A run whose nodes are full stays queued; one that no node
-    serves ends once it has waited a moment for one to come back.
+    Call `lock_claims` first: from then on nobody else moves a queued run. A run whose nodes
+    are full stays queued; one that no node serves ends once it has waited a moment for one
+    to come back.
     """
-    queued = session.execute(
-        sa.select(Run).where(Run.id.in_(run_ids), Run.state == RunState.QUEUED).order_by(Run.id)
-    ).scalars().all()  # fmt: skip
+    queued = session.execute(_SELECT_QUEUED, {"ids": list(run_ids)}).all()
     outstanding = placement.count_outstanding(session)
-    results: list[Claim | NotClaimed] = []
+    taken: list[Claim] = []
+    left: list[NotClaimed] = []
     for run in queued:
         choice = placement.choose(run.model_name, candidates, outstanding, run.tried_replicas)
-        if choice.candidate is not None:
-            taken = _take(session, run, choice.candidate, worker, lease_seconds, now)
-            if taken is not None:
-                key = choice.candidate.replica_id
-                outstanding[key] = outstanding.get(key, 0) + 1
-            results.append(taken or NotClaimed(run.id, "gone"))
-        else:
-            results.append(_leave(session, run, choice, now))
+        if choice.candidate is None:
+            left.append(_leave(session, run, choice, now))
+            continue
+        taken.append(_claim_of(run, choice.candidate, worker, now))
+        key = choice.candidate.replica_id
+        outstanding[key] = outstanding.get(key, 0) + 1
+    if taken:
+        lease_until = now + timedelta(seconds=lease_seconds)
+        session.execute(_TAKE, [_taking(claim, lease_until) for claim in taken])
     found = {run.id for run in queued}
-    results += [NotClaimed(run_id, "gone") for run_id in run_ids if run_id not in found]
-    return results
+    gone = [NotClaimed(run_id, "gone") for run_id in run_ids if run_id not in found]
+    return [*taken, *left, *gone]
 
 
-def _take(
-    session: Session,
-    run: Run,
-    candidate: Candidate,
-    worker: str,
-    lease_seconds: float,
-    now: datetime,
-) -> Claim | None:
-    attempt = run.attempt + 1
-    moved = session.execute(
-        sa.update(Run)
-        .where(Run.id == run.id, Run.state == RunState.QUEUED, Run.attempt == run.attempt)
-        .values(
-            state=RunState.RUNNING,
-            attempt=attempt,
-            replica_id=candidate.replica_id,
-            node_id=candidate.node_id,
-            worker=worker,
-            lease_until=now + timedelta(seconds=lease_seconds),
-            started_at=now,
-        )
-        .execution_options(synchronize_session=False)
-    )
-    if moved.rowcount != 1:  # type: ignore[attr-defined]
-        return None
+def _taking(claim: Claim, lease_until: datetime) -> dict[str, Any]:
+    return {
+        "b_id": claim.run_id,
+        "b_attempt": claim.attempt - 1,
+        "attempt": claim.attempt,
+        "replica_id": claim.candidate.replica_id,
+        "node_id": claim.candidate.node_id,
+        "worker": claim.worker,
+        "lease_until": lease_until,
+        "started_at": claim.started_at,
+    }
+
+
+def _claim_of(run: Any, candidate: Candidate, worker: str, now: datetime) -> Claim:
     return Claim(
         run_id=run.id,
         uid=run.uid,
@@ -175,7 +194,7 @@ def _take(
         credential_id=run.credential_id,
         request=request_from_json(run.request),
         candidate=candidate,
-        attempt=attempt,
+        attempt=run.attempt + 1,
         worker=worker,
         reply_to=run.reply_to,
         is_attached=run.is_attached,
@@ -186,7 +205,7 @@ def _take(
     )
 
 
-def _leave(session: Session, run: Run, choice: placement.Choice, now: datetime) -> NotClaimed:
+def _leave(session: Session, run: Any, choice: placement.Choice, now: datetime) -> NotClaimed:
     waited = (now - run.created_at).total_seconds()
     if choice.is_full or (run.attempt == 0 and waited < NO_NODE_GRACE_SECONDS):
         return NotClaimed(run.id, "full")
@@ -197,7 +216,7 @@ def _leave(session: Session, run: Run, choice: placement.Choice, now: datetime) 
 
 
 def _end_queued(
-    session: Session, run: Run, *, error_code: str, error: str, now: datetime
+    session: Session, run: Any, *, error_code: str, error: str, now: datetime
 ) -> Ended | None:
     moved = session.execute(
         sa.update(Run)
@@ -241,29 +260,78 @@ def hand_on(session: Session, claim: Claim, *, error: str, now: datetime) -> boo
     return moved.rowcount == 1  # type: ignore[attr-defined,no-any-return]
 
 
-def finish(session: Session, claim: Claim, result: Result, *, now: datetime) -> Ended | None:
-    """End a claimed run; None when it was taken from this worker meanwhile."""
-    moved = session.execute(
-        sa.update(Run)
-        .where(_is_mine(claim))
-        .values(
-            state=result.state,
-            finish_reason=result.finish_reason,
-            error_code=result.error_code,
-            error=result.error[:500] if result.error else None,
-            answer_text=result.text,
-            answer_extra=result.extra,
-            input_tokens=result.usage.input_tokens,
-            output_tokens=result.usage.output_tokens,
-            first_chunk_at=result.first_chunk_at,
-            finished_at=now,
-            lease_until=None,
-        )
-        .execution_options(synchronize_session=False)
+_FINISH = (
+    sa.update(_runs)
+    .where(
+        _runs.c.id == sa.bindparam("b_id"),
+        _runs.c.state == RunState.RUNNING,
+        _runs.c.worker == sa.bindparam("b_worker"),
+        _runs.c.attempt == sa.bindparam("b_attempt"),
     )
-    if moved.rowcount != 1:  # type: ignore[attr-defined]
-        return None
-    usage.record_claim(session, claim, result, now=now)
+    .values(
+        {
+            name: sa.bindparam(name)
+            for name in (
+                "state", "finish_reason", "error_code", "error", "answer_text", "answer_extra",
+                "input_tokens", "output_tokens", "first_chunk_at", "finished_at",
+            )
+        }
+        | {"lease_until": None}
+    )
+)  # fmt: skip
+
+
+def finish_many(
+    session: Session, ends: Sequence[tuple[Claim, Result]], *, now: datetime
+) -> list[Ended | None]:
+    """End claimed runs; None for each that was taken from this worker meanwhile."""
+    rows = [_finishing(claim, result, now) for claim, result in ends]
+    moved: Any = session.execute(_FINISH, rows)
+    if moved.rowcount == len(ends):
+        is_mine = [True] * len(ends)
+    else:
+        is_mine = [_was_finished(session, claim, result, now) for claim, result in ends]
+    mine = [pair for pair, is_ours in zip(ends, is_mine, strict=True) if is_ours]
+    usage.record_claims(session, mine, now=now)
+    return [
+        _ended(claim, result) if is_ours else None
+        for (claim, result), is_ours in zip(ends, is_mine, strict=True)
+    ]
+
+
+def _finishing(claim: Claim, result: Result, now: datetime) -> dict[str, Any]:
+    return {
+        "b_id": claim.run_id,
+        "b_worker": claim.worker,
+        "b_attempt": claim.attempt,
+        "state": result.state,
+        "finish_reason": result.finish_reason,
+        "error_code": result.error_code,
+        "error": result.error[:500] if result.error else None,
+        "answer_text": result.text,
+        "answer_extra": result.extra,
+        "input_tokens": result.usage.input_tokens,
+        "output_tokens": result.usage.output_tokens,
+        "first_chunk_at": result.first_chunk_at,
+        "finished_at": now,
+    }
+
+
+def _was_finished(session: Session, claim: Claim, result: Result, now: datetime) -> bool:
+    """Whether the batch's update, and not somebody else, ended this run."""
+    found = session.scalar(
+        sa.select(sa.func.count()).where(
+            _runs.c.id == claim.run_id,
+            _runs.c.worker == claim.worker,
+            _runs.c.attempt == claim.attempt,
+            _runs.c.state == result.state,
+            _runs.c.finished_at == now,
+        )
+    )
+    return found == 1
+
+
+def _ended(claim: Claim, result: Result) -> Ended:
     return Ended(
         claim.run_id, claim.uid, claim.reply_to, result.state, result.finish_reason,
         result.error_code, result.error, result.usage,

@@ -26,6 +26,7 @@ class Candidate:
     sealed_api_key: str | None
     concurrency: int
     client_id: str
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def list_candidates(
         sa.select(
             Replica.id.label("replica_id"), Replica.node_id, Replica.model_name, Replica.served_name,
             Replica.engine, Replica.endpoint_url, Node.relay, Replica.sealed_api_key,
-            Replica.concurrency, Node.client_id,
+            Replica.concurrency, Node.client_id, Replica.failures,
         )
         .join(Node, Node.id == Replica.node_id)
         .where(
@@ -78,13 +79,16 @@ def list_candidates(
     return [Candidate(**row._mapping) for row in rows]
 
 
+_OUTSTANDING = (
+    sa.select(Run.replica_id, sa.func.count())
+    .where(Run.state == "running", Run.replica_id.is_not(None))
+    .group_by(Run.replica_id)
+)
+
+
 def count_outstanding(session: Session) -> dict[int, int]:
     """Runs under way by replica."""
-    rows = session.execute(
-        sa.select(Run.replica_id, sa.func.count())
-        .where(Run.state == "running", Run.replica_id.is_not(None))
-        .group_by(Run.replica_id)
-    )
+    rows = session.execute(_OUTSTANDING)
     return {replica_id: count for replica_id, count in rows if replica_id is not None}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.core.domain.runs import RunState, Usage
-from app.core.models import Run, UsageHour, UsageRecord
+from app.core.models import UsageHour, UsageRecord
 
 if TYPE_CHECKING:
     from app.core.services.claims import Claim, Result
@@ -25,52 +27,65 @@ def milliseconds(start: datetime | None, end: datetime | None) -> int | None:
 
 
 def record(
-    session: Session, run: Run, *, state: RunState, tokens: Usage, now: datetime
+    session: Session, run: Any, *, state: RunState, tokens: Usage, now: datetime
 ) -> None:
     """Write the usage of a run that ended outside a worker's claim."""
-    _write(
-        session,
-        run_id=run.id, account_id=run.account_id, node_id=run.node_id,
-        model_name=run.model_name, state=state, attempts=run.attempt,
-        input_tokens=tokens.input_tokens, output_tokens=tokens.output_tokens,
-        first_token_ms=None, duration_ms=milliseconds(run.created_at, now), at=now,
-    )  # fmt: skip
+    row = {
+        "run_id": run.id, "account_id": run.account_id, "node_id": run.node_id,
+        "model_name": run.model_name, "state": state, "attempts": run.attempt,
+        "input_tokens": tokens.input_tokens, "output_tokens": tokens.output_tokens,
+        "first_token_ms": None, "duration_ms": milliseconds(run.created_at, now), "at": now,
+    }  # fmt: skip
+    _write(session, [row])
 
 
-def record_claim(session: Session, claim: Claim, result: Result, *, now: datetime) -> None:
-    """Write the usage of a claim that ended."""
-    _write(
-        session,
-        run_id=claim.run_id, account_id=claim.account_id, node_id=claim.candidate.node_id,
-        model_name=claim.request.model, state=result.state, attempts=claim.attempt,
-        input_tokens=result.usage.input_tokens, output_tokens=result.usage.output_tokens,
-        first_token_ms=milliseconds(claim.created_at, result.first_chunk_at),
-        duration_ms=milliseconds(claim.created_at, now), at=now,
-    )  # fmt: skip
+def record_claims(
+    session: Session, ends: Sequence[tuple[Claim, Result]], *, now: datetime
+) -> None:
+    """Write the usage of claims that ended."""
+    if ends:
+        _write(session, [_row(claim, result, now) for claim, result in ends])
 
 
-def _write(session: Session, **row: Any) -> None:
-    session.execute(sa.insert(UsageRecord).values(**row))
-    hour = row["at"].replace(minute=0, second=0, microsecond=0)
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(UsageHour).values(
-        account_id=row["account_id"],
-        hour=hour,
-        runs=1,
-        failed=int(row["state"] == RunState.FAILED),
-        input_tokens=row["input_tokens"] or 0,
-        output_tokens=row["output_tokens"] or 0,
-    )
-    new = statement.excluded
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["account_id", "hour"],
-            set_={
-                name: getattr(UsageHour, name) + new[name]
-                for name in ("runs", "failed", "input_tokens", "output_tokens")
-            },
-        )
-    )
+def _row(claim: Claim, result: Result, now: datetime) -> dict[str, Any]:
+    return {
+        "run_id": claim.run_id, "account_id": claim.account_id,
+        "node_id": claim.candidate.node_id, "model_name": claim.request.model,
+        "state": result.state, "attempts": claim.attempt,
+        "input_tokens": result.usage.input_tokens, "output_tokens": result.usage.output_tokens,
+        "first_token_ms": milliseconds(claim.created_at, result.first_chunk_at),
+        "duration_ms": milliseconds(claim.created_at, now), "at": now,
+    }  # fmt: skip
+
+
+_INSERT_RECORD = sa.insert(UsageRecord.__table__)  # type: ignore[arg-type]
+_SUMMED = ("runs", "failed", "input_tokens", "output_tokens")
+
+
+@functools.cache
+def _add_to_hour(dialect: str) -> Any:
+    """The upsert that adds to an hour's sums; both databases have the same words for it."""
+    insert: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    table: Any = UsageHour.__table__
+    statement = insert(table)
+    added = {name: table.c[name] + statement.excluded[name] for name in _SUMMED}
+    return statement.on_conflict_do_update(index_elements=["account_id", "hour"], set_=added)
+
+
+def _write(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    session.execute(_INSERT_RECORD, rows)
+    sums: dict[tuple[int, datetime], dict[str, Any]] = {}
+    for row in rows:
+        hour = row["at"].replace(minute=0, second=0, microsecond=0)
+        start = {"account_id": row["account_id"], "hour": hour, **dict.fromkeys(_SUMMED, 0)}
+        total = sums.setdefault((row["account_id"], hour), start)
+        total["runs"] += 1
+        total["failed"] += int(row["state"] == RunState.FAILED)
+        total["input_tokens"] += row["input_tokens"] or 0
+        total["output_tokens"] += row["output_tokens"] or 0
+    # In one order everywhere, so that two workers never wait for each other in a circle.
+    ordered = [sums[key] for key in sorted(sums)]
+    session.execute(_add_to_hour(session.get_bind().dialect.name), ordered)
 
 
 @dataclass(frozen=True, slots=True)
