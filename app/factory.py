@@ -19,8 +19,8 @@ from app.web.cors import install_cors
 from app.web.dialects import DialectMap
 from app.web.docs import install_docs
 from app.web.errors import install_error_handlers
-from app.web.heartbeat_fastpath import install_heartbeats
 from app.web.files import install_files
+from app.web.heartbeat_fastpath import install_heartbeats
 from app.web.live import install_live
 from app.web.security import install_security_headers
 

@@ -102,7 +102,8 @@ def _operation(
     path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]
 ) -> OperationView:
     status, answer = next(iter(operation["responses"].items()))
-    schema = next(iter(answer.get("content", {}).values()), {}).get("schema", {})
+    contents: list[dict[str, Any]] = list(answer.get("content", {}).values())
+    schema = contents[0].get("schema", {}) if contents else {}
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     parameters = [
         FieldRow(one["name"], _kind(one["schema"], schemas), one["required"], one["in"])
