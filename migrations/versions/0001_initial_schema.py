@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises:
-Create Date: 2026-11-22 01:54:10.400899
+Create Date: 2026-11-22 01:54:18.851823
 
 """
 
