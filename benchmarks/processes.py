@@ -110,6 +110,17 @@ def answers(url: str) -> bool:
         return False
 
 
+def body_of(url: str) -> str:
+    """What a GET is answered with, also when that is an error; why not, without an answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:  # noqa: S310 - our own http address
+            return str(reply.read().decode())
+    except urllib.error.HTTPError as error:
+        return error.read().decode(errors="replace")
+    except OSError as error:
+        return str(error)
+
+
 @dataclass
 class Stack:
     """A gateway under test: where it answers, and which processes are its own.

@@ -123,10 +123,10 @@ def _start_in(hub: Hub, engine_url: str, models: tuple[str, ...], database: str)
     config = str(ROOT / "app" / "local" / "gunicorn_conf.py")
     web = hub.run("web", sys.executable, "-m", "gunicorn", "--config", config, "wsgi:app")
     roles["web"] = [web.pid]
-    _wait_for(hub, web, lambda: processes.answers(f"{hub.base_url}/readyz"))
+    _wait_for(hub, web, "GET /readyz", lambda: processes.answers(f"{hub.base_url}/readyz"))
     _join_node(hub, record["enrolment_token"], engine_url, models)
     api_key = record["api_key"]
-    _wait_for(hub, web, lambda: models[0] in _served(hub, api_key))
+    _wait_for(hub, web, "its models", lambda: models[0] in _served(hub, api_key))
     return Stack(
         name="weft",
         base_url=hub.base_url,
@@ -137,11 +137,15 @@ def _start_in(hub: Hub, engine_url: str, models: tuple[str, ...], database: str)
     )
 
 
-def _wait_for(hub: Hub, web: Service, ready: Callable[[], bool]) -> None:
+def _wait_for(hub: Hub, web: Service, what: str, ready: Callable[[], bool]) -> None:
     try:
         web.wait_until(ready, READY_SECONDS)
     except NotReadyError as error:
-        raise NotReadyError(f"{error}\nworker:\n{hub.services['worker'].log_tail()}") from None
+        worker = hub.services["worker"].log_tail()
+        answer = processes.body_of(f"{hub.base_url}/readyz")
+        raise NotReadyError(
+            f"waited for {what}\n{error}\nworker:\n{worker}\n/readyz: {answer}"
+        ) from None
 
 
 def _start_redis(hub: Hub) -> Service:
