@@ -103,7 +103,7 @@ _NODE_STATES = {
     "draining": Shown("Draining", "warn"),
     "maintenance": Shown("Maintenance", "warn"),
     "invalid": Shown("Online, not valid", "bad"),
-    "warning": Shown("Online, with a warning", "warn"),
+    "warning": Shown("Online, warning", "warn"),
     "offline": Shown("Offline"),
 }
 _REPLICA_TONES = {"ready": "ok", "starting": "busy", "failed": "bad"}
