@@ -8,6 +8,7 @@ cookie beside another carrier is ignored.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 IDENTITY_SECONDS = 0.8
 _CACHE_SIZE = 20_000
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Servers join two headers of one name with a comma; no credential of ours has one.
+_TWO_HEADERS = re.compile(r"\s*(basic|token|bearer)\s[^,]*,\s*(basic|token|bearer)\s", re.I)
 _BEARER_KINDS = frozenset({CredentialKind.TOKEN, CredentialKind.API_KEY})
 SESSION_SECRET = "weft_session"  # noqa: S105 - the name of a cookie's field
 
@@ -139,9 +142,10 @@ def _identify() -> Identity | None:
 
 def _header_carriers() -> list[Carrier]:
     found = []
-    if len(request.headers.getlist("Authorization")) > 1:
+    sent = request.headers.get("Authorization")
+    if sent and _TWO_HEADERS.match(sent):
         raise TwoCredentials("Send one Authorization header, not several.")
-    if request.headers.get("Authorization"):
+    if sent:
         found.append(_authorization_carrier())
     key = request.headers.get("X-API-Key")
     if key:
