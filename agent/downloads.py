@@ -71,6 +71,11 @@ class Job:
     measured_at: float = 0.0
     told: dict[str, Any] | None = None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there will be more to tell of it."""
+        return self.status in {"Pending", "Downloading"}
+
 
 class DownloadManager:
     """Keeps the wanted files coming. `on_complete` is called when one is ready to use."""
@@ -92,6 +97,7 @@ class DownloadManager:
         self._jobs: dict[str, Job] = {}
         self._changed = threading.Condition()
         self._stopping = threading.Event()
+        self._news = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def want(self, entries: list[dict[str, Any]]) -> None:
@@ -110,6 +116,7 @@ class DownloadManager:
             if self._jobs and not self._threads:
                 self._start_threads()
             self._changed.notify_all()
+        self._news.set()
 
     def file_for(self, model_name: str, file: str | None) -> Path | None:
         """Where a model's completed file lies; `file` is its name, where there are several."""
@@ -133,6 +140,7 @@ class DownloadManager:
             for job in self._jobs.values():
                 job.stopping.set()
             self._changed.notify_all()
+        self._news.set()
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.1, deadline - time.monotonic()))
@@ -216,8 +224,7 @@ class DownloadManager:
             job.status, job.error = "Completed", None
             log.info("%s is here: %s", wanted.model_name, job.path)
             self._on_complete()
-        with self._changed:
-            self._changed.notify_all()
+        self._news.set()
 
     def _try_often(self, job: Job, fetch: Fetch) -> None:
         """Raises FetchFailed when it is hopeless, Stopped when it is unwanted."""
@@ -245,15 +252,17 @@ class DownloadManager:
 
     def _keep_reporting(self) -> None:
         while not self._stopping.wait(self._report_every):
-            is_told = self.report()
+            # Cleared, and the jobs looked at, before they are told: an end that comes in
+            # between is news, and told in the next round.
+            self._news.clear()
             with self._changed:
-                jobs = list(self._jobs.values())
-                is_quiet = not any(job.status in {"Pending", "Downloading"} for job in jobs)
-                if is_quiet and is_told:
-                    self._changed.wait(60.0)
-            for job in jobs:
-                if job.status == "Downloading" and job.fetch is not None:
+                running = [job for job in self._jobs.values() if job.is_running]
+            is_told = self.report()
+            for job in running:
+                if job.fetch is not None and job.status == "Downloading":
                     job.fetch.save_progress()
+            if is_told and not running:
+                self._news.wait()
 
     def _state(self, job: Job) -> dict[str, Any]:
         total = job.fetch.total_bytes if job.fetch else job.wanted.expected_bytes

@@ -246,7 +246,7 @@ def managed(hub: FakeHub, tmp_path: Path) -> Iterator[Managed]:
     managed.manager.stop()
 
 
-def make_manager(hub: FakeHub, folder: Path) -> Managed:
+def make_manager(hub: FakeHub, folder: Path, *, report_every_seconds: float = 0.05) -> Managed:
     client = HubClient(
         Identity(hub=hub.url, client_id="0" * 32, node_token="token"),
         enrolment_token=None,
@@ -258,7 +258,7 @@ def make_manager(hub: FakeHub, folder: Path) -> Managed:
         client,
         folder,
         on_complete=lambda: completions.append(1),
-        report_every_seconds=0.05,
+        report_every_seconds=report_every_seconds,
         first_retry_seconds=0.01,
     )
     return Managed(manager, completions)
@@ -300,6 +300,26 @@ def test_a_wanted_model_is_fetched_told_and_found(
     assert path.read_bytes() == CONTENT
     assert path.suffix == ".gguf"
     assert managed.completions == [1]
+
+
+def test_the_end_of_a_short_download_is_always_told(
+    hub: FakeHub, server: FakeServer, files: FileServer, tmp_path: Path
+) -> None:
+    """Reports and ends may meet at any moment; none may be lost."""
+    files.content = b"GGUF"
+    for number in range(20):
+        managed = make_manager(hub, tmp_path, report_every_seconds=0.001)
+        wanted = {"checksum": hashlib.sha256(b"GGUF").hexdigest(), "expected_size": 4}
+        managed.manager.want([make_entry(server, id=number + 1, **wanted)])
+        hub.wait_until(
+            "/agent/v1/downloads",
+            lambda body, number=number: any(
+                (one["id"], one["status"]) == (number + 1, "Completed")
+                for one in body["downloads"]
+            ),
+            seconds=10,
+        )
+        managed.manager.stop()
 
 
 def test_a_flaky_server_is_tried_again(
