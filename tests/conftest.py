@@ -6,6 +6,8 @@ pytest_plugins = [
     "tests.fixtures.accounts",
     "tests.fixtures.browser",
     "tests.fixtures.databases",
+    "tests.fixtures.hub",
+    "tests.fixtures.mail",
     "tests.fixtures.local_run",
     "tests.fixtures.redis",
     "tests.fixtures.sockets",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from flask import Flask
@@ -102,7 +102,7 @@ def test_a_cookie_beside_a_header_is_ignored(
 
 
 class TestCookie:
-    BODY: Any = {"name": "made by a form"}
+    BODY: ClassVar = {"name": "made by a form"}
 
     def test_alone_does_not_let_another_site_post(
         self, client: FlaskClient, owner: Person
