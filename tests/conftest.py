@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.fixtures.browser",
     "tests.fixtures.databases",
     "tests.fixtures.hub",
+    "tests.fixtures.google",
     "tests.fixtures.mail",
     "tests.fixtures.local_run",
     "tests.fixtures.redis",
