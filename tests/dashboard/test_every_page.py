@@ -84,7 +84,7 @@ def inline_code(html: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "path", [*ROOMS, *DOORS, "/account/sign-out-everywhere", "/no-such-page"]
+    "path", [*ROOMS, *DOORS, "/account/sign-out-everywhere", "/nodes/join", "/no-such-page"]
 )
 def test_pages_hold_no_inline_code(
     browser: Browser, visitor: Browser, rows: Rows, owner: Person, path: str
@@ -118,7 +118,14 @@ def test_hostile_text_is_shown_as_text(
     )  # fmt: skip
     browser.send("/keys", name=text)
 
-    for path in ("/", "/runs", f"/runs/{run.uid}", "/nodes", "/keys"):
+    for path in (
+        "/",
+        "/runs",
+        f"/runs/{run.uid}",
+        "/nodes",
+        f"/nodes/{node.client_id}",
+        "/keys",
+    ):
         page = browser.open(path).text
         assert text not in page, path
         assert inline_code(page) == [], path

@@ -1,19 +1,32 @@
-"""The nodes an account may see, and how they are right now."""
+"""Nodes: the list, each node's own page, and joining a machine."""
 
 from __future__ import annotations
 
-from flask import request, url_for
+from typing import TYPE_CHECKING
+
+import redis
+from flask import Response, request, url_for
 from flask.typing import ResponseReturnValue
 
-from app.blueprints.dashboard.pages import blueprint, page_or_part
-from app.blueprints.dashboard.presenters import node_row
+from app.blueprints.dashboard.node_presenters import node_page, node_row
+from app.blueprints.dashboard.pages import blueprint, page, page_or_part, see_other
+from app.blueprints.dashboard.presenters import Question
 from app.core.clock import utc_now
-from app.core.services import fleet
+from app.core.domain.errors import InvalidInput, NotFound
+from app.core.services import accounts, enrolment, fleet, node_reports, nodes, runs
 from app.web.auth import current_identity
-from app.web.context import settings
-from app.web.transaction import reading
+from app.web.context import base_url, redis_client, settings
+from app.web.pages import wants_fragment
+from app.web.transaction import reading, unit_of_work
+
+if TYPE_CHECKING:
+    from app.core.services.nodes import NodeView
 
 PAGE_SIZE = 25
+RUNS_SHOWN = 20
+LOG_LINES_SHOWN = 100
+# (hours, what the form says)
+LIFETIMES = ((1, "One hour"), (24, "One day"), (24 * 7, "One week"), (24 * 30, "30 days"))
 
 
 @blueprint.get("/nodes")
@@ -22,26 +35,150 @@ def show_nodes() -> ResponseReturnValue:
     identity = current_identity()
     sees_all = identity.is_admin and request.args.get("whose") != "mine"
     number = max(1, request.args.get("page", 1, type=int))
-    nodes, total = fleet.list_nodes(
-        reading(), account_id=None if sees_all else identity.account_id, now=utc_now(),
+    found, total = nodes.list_nodes(
+        reading(),
+        nodes.NodeFilter(account_id=None if sees_all else identity.account_id),
+        now=utc_now(),
         offline_after_seconds=settings().offline_after_seconds,
-        limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE,
-    )  # fmt: skip
-    whose = None if sees_all or not identity.is_admin else "mine"
+        page=number,
+        page_size=PAGE_SIZE,
+    )
+    whose = "mine" if identity.is_admin and not sees_all else None
+    return page_or_part(
+        "nodes",
+        "_nodes",
+        nodes=_rows(found),
+        page=_page(number, total, whose),
+        filters=_filters(sees_all=sees_all) if identity.is_admin else [],
+    )
 
+
+def _rows(found: list[NodeView]) -> list[dict[str, object]]:
+    ids = [node.id for node in found]
+    live, running = (
+        node_reports.list_live(redis_client(), ids),
+        fleet.count_running(reading(), ids),
+    )
+    return [node_row(node, live.get(node.id), running.get(node.id, 0)) for node in found]
+
+
+def _page(number: int, total: int, whose: str | None) -> dict[str, object]:
     def link(page_number: int) -> str:
         return url_for("dashboard.show_nodes", whose=whose, page=page_number)
 
-    page = {
-        "number": number, "size": PAGE_SIZE, "total": total, "here": link(number),
+    return {
+        "number": number,
+        "size": PAGE_SIZE,
+        "total": total,
+        "here": link(number),
         "prev": link(number - 1) if number > 1 else None,
         "next": link(number + 1) if number * PAGE_SIZE < total else None,
-    }  # fmt: skip
-    filters = [
+    }
+
+
+def _filters(*, sees_all: bool) -> list[tuple[str, str, bool, None]]:
+    return [
         ("The network", url_for("dashboard.show_nodes"), sees_all, None),
         ("Mine", url_for("dashboard.show_nodes", whose="mine"), not sees_all, None),
     ]
-    return page_or_part(
-        "nodes", "_nodes", nodes=[node_row(node) for node in nodes], page=page,
-        filters=filters if identity.is_admin else [],
-    )  # fmt: skip
+
+
+@blueprint.get("/nodes/join")
+def show_join() -> ResponseReturnValue:
+    """How a machine joins, and the form for its token."""
+    return _join_page()
+
+
+def _join_page(*, command: str = "", status: int = 200) -> Response:
+    return page("join", status=status, command=command, hub=base_url(), lifetimes=LIFETIMES)
+
+
+@blueprint.post("/nodes/join")
+def create_enrolment() -> ResponseReturnValue:
+    """Make an enrolment token. It stands on this answer and nowhere else."""
+    hours = request.form.get("hours", 24, type=int)
+    uses = request.form.get("uses", 1, type=int)
+    if hours not in dict(LIFETIMES) or not 1 <= uses <= 100:
+        raise InvalidInput("A token is good for 30 days and 100 machines at most.")
+    with unit_of_work() as session:
+        account = accounts.get_account(session, current_identity().account_id)
+        _, secret = enrolment.create_enrolment_token(
+            session, account, now=utc_now(), hours=hours, uses=uses
+        )
+    return _join_page(
+        command=f"python -m agent --hub {base_url()} --token {secret}", status=201
+    )
+
+
+@blueprint.get("/nodes/<client_id>")
+def show_node(client_id: str) -> ResponseReturnValue:
+    """One node: what it has, how it is, what it serves and did."""
+    node, store = _view(client_id), redis_client()
+    try:
+        downloads = node_reports.list_downloads(store, node.id)
+        logs = node_reports.list_logs(store, node.id, limit=LOG_LINES_SHOWN)
+    except redis.RedisError:  # what was reported is not worth an error page
+        downloads, logs = [], []
+    shown = node_page(
+        node,
+        node_reports.list_live(store, [node.id]).get(node.id),
+        runs=runs.list_runs(reading(), node_id=node.id, limit=RUNS_SHOWN),
+        downloads=downloads,
+        logs=logs,
+    )
+    return page_or_part("node", "_node", node=shown)
+
+
+def _view(client_id: str) -> NodeView:
+    """The caller's own node; an admin's any. Raises NotFound."""
+    try:
+        row = nodes.get_node(reading(), current_identity(), client_id)
+    except InvalidInput:
+        raise NotFound("Node not found.") from None
+    found, _ = nodes.list_nodes(
+        reading(),
+        nodes.NodeFilter(client_id=row.client_id),
+        now=utc_now(),
+        offline_after_seconds=settings().offline_after_seconds,
+    )
+    return found[0]
+
+
+@blueprint.post("/nodes/<client_id>")
+def change_node(client_id: str) -> ResponseReturnValue:
+    """Rename a node, or take it out of service and back."""
+    identity = current_identity()
+    with unit_of_work() as session:
+        node = nodes.get_node(session, identity, client_id)
+        wanted = request.form.get("status")
+        if wanted not in {None, "online", "maintenance"}:
+            raise InvalidInput("A node can be online or in maintenance.", field="status")
+        nodes.edit_node(
+            session, identity, node, name=request.form.get("name"), wanted_status=wanted,
+            now=utc_now(),
+        )  # fmt: skip
+    return see_other("show_node", client_id=client_id)
+
+
+@blueprint.get("/nodes/<client_id>/remove")
+def confirm_remove_node(client_id: str) -> ResponseReturnValue:
+    """Ask before a node leaves the network."""
+    node = _view(client_id)
+    question = Question(
+        title=f"Remove “{node.name}”?",
+        text="Its agent is refused from now on and it gets no more runs. "
+        "What it earned stays. To come back, it joins again.",
+        action=url_for("dashboard.remove_node", client_id=client_id),
+        label="Remove the node",
+        cancel=url_for("dashboard.show_node", client_id=client_id),
+    )
+    return page("confirm", question=question, is_fragment=wants_fragment())
+
+
+@blueprint.post("/nodes/<client_id>/remove")
+def remove_node(client_id: str) -> ResponseReturnValue:
+    """Take a node out of the network."""
+    with unit_of_work() as session:
+        node = nodes.get_node(session, current_identity(), client_id)
+        nodes.remove_node(session, node, now=utc_now())
+    return see_other("show_nodes")

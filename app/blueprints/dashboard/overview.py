@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from app.blueprints.dashboard.pages import blueprint, page_or_part
 from app.blueprints.dashboard.presenters import Step, run_row
 from app.core.clock import utc_now
-from app.core.services import credentials, fleet, models, runs, usage
+from app.core.services import credentials, fleet, models, nodes, runs, usage
 from app.web.auth import current_identity
 from app.web.charts import Series, short_number
 from app.web.context import settings
@@ -49,7 +49,7 @@ def show_overview() -> ResponseReturnValue:
 def _tiles(
     session: Session, account_id: int, hours: list[usage.HourOfUse], now: datetime
 ) -> dict[str, object]:
-    nodes = fleet.count_nodes(
+    counts = nodes.count_nodes(
         session, now=now, offline_after_seconds=settings().offline_after_seconds
     )
     live, everybody = runs.count_live(session, account_id=account_id), runs.count_live(session)
@@ -60,8 +60,8 @@ def _tiles(
     )
     failed = sum(hour.failed for hour in today)
     return {
-        "nodes_online": nodes.online,
-        "nodes_note": f"of {nodes.total} on the network",
+        "nodes_online": counts.online,
+        "nodes_note": f"of {counts.total} on the network",
         "runs_live": sum(live.values()),
         "runs_note": f"{sum(everybody.values())} on the whole network",
         "tokens_today": tokens_in + tokens_out,
@@ -75,10 +75,15 @@ def _tiles(
 
 def _steps(session: Session, account_id: int, *, has_runs: bool) -> list[Step]:
     """What a new account can do first; nothing once it has asked something and has a key."""
+    has_node = nodes.count_nodes(
+        session, account_id=account_id, now=utc_now(),
+        offline_after_seconds=settings().offline_after_seconds,
+    ).total > 0  # fmt: skip
     has_key = bool(credentials.list_api_keys(session, account_id))
     if has_runs and has_key:
         return []
     return [
         Step("Ask a model something", has_runs, "playground", url_for("dashboard.show_playground"), "Open the playground"),
         Step("Create a key for your programs", has_key, "keys", url_for("dashboard.show_keys"), "Create a key"),
+        Step("Share a machine and earn points", has_node, "nodes", url_for("dashboard.show_join"), "Join a machine"),
     ]  # fmt: skip

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from flask import url_for
 
 from app.core.domain.runs import RunState
-from app.web.pages import duration, number, size
+from app.web.pages import duration, number
 
 if TYPE_CHECKING:
     from app.core.models import Credential, Run
-    from app.core.services.fleet import FleetDevice, FleetNode, FleetReplica
 
 ROLE_TEXTS = {"user": "User", "gpu_provider": "GPU provider", "admin": "Admin"}
 RUN_FILTERS = {
@@ -34,10 +33,6 @@ _DOORS = {
     "fabric": "Fabric API",
 }
 _ROLES = {"system": "System prompt", "user": "You", "assistant": "The model", "tool": "Tool"}
-_ENGINES = {
-    "tgi": "TGI", "vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp",
-    "ollama": "Ollama", "openai": "OpenAI-compatible",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +93,6 @@ _RUN_STATES = {
     RunState.FAILED: Shown("Failed", "bad"),
     RunState.CANCELLED: Shown("Stopped", "warn"),
 }
-_NODE_STATES = {
-    "online": Shown("Online", "ok", live=True),
-    "draining": Shown("Draining", "warn"),
-    "maintenance": Shown("Maintenance", "warn"),
-    "invalid": Shown("Online, not valid", "bad"),
-    "warning": Shown("Online, warning", "warn"),
-    "offline": Shown("Offline"),
-}
-_REPLICA_TONES = {"ready": "ok", "starting": "busy", "failed": "bad"}
 
 
 def key_row(key: Credential) -> dict[str, Any]:
@@ -132,6 +118,18 @@ def run_row(run: Run, node_names: Mapping[int, str]) -> dict[str, Any]:
         "node": _node_name(run, node_names),
         "tokens": sum(counts) if counts else None,
         "first_token_seconds": _seconds(run.created_at, run.first_chunk_at),
+        "created_at": run.created_at,
+    }
+
+
+def node_run_row(run: Run) -> dict[str, Any]:
+    """A line of a node's runs: what was done, never what was asked, which is the asker's."""
+    return {
+        "state": _RUN_STATES[RunState(run.state)],
+        "model": run.model_name,
+        "output_tokens": run.output_tokens,
+        "first_token_seconds": _seconds(run.created_at, run.first_chunk_at),
+        "seconds": _seconds(run.started_at, run.finished_at),
         "created_at": run.created_at,
     }
 
@@ -239,36 +237,3 @@ def plain_content(content: Any) -> str:
         if isinstance(part, dict)
     ]
     return "\n".join(parts)
-
-
-def node_row(node: FleetNode) -> dict[str, Any]:
-    """A line of the list of nodes."""
-    about = [
-        node.os_type,
-        f"agent {node.agent_version}" if node.agent_version else "",
-        node.owner,
-    ]
-    return {
-        "name": node.name,
-        "sub": " · ".join(part for part in about if part),
-        "state": _NODE_STATES.get(node.status, Shown(node.status)),
-        "devices": [
-            {"name": d.name or "Unknown device", "note": _device_note(d)} for d in node.devices
-        ],
-        "models": [_replica_chip(replica) for replica in node.replicas],
-        "runs_now": node.runs_now,
-        "last_beat_at": node.last_beat_at,
-    }
-
-
-def _device_note(device: FleetDevice) -> str:
-    return size(device.memory_bytes) if device.memory_bytes else ""
-
-
-def _replica_chip(replica: FleetReplica) -> dict[str, str]:
-    return {
-        "name": replica.model_name,
-        "state": replica.state,
-        "tone": _REPLICA_TONES.get(replica.state, ""),
-        "title": replica.error or _ENGINES.get(replica.engine, replica.engine),
-    }
