@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -185,10 +186,11 @@ def test_an_engine_that_dies_is_started_again(start: Start, hub: FakeHub) -> Non
     second = wait_for_ready(hub, after=told)
     assert second["endpoint_url"] != first["endpoint_url"]
     assert second["api_key"] != first["api_key"]
-    states = [call.body["replicas"][0]["state"] for call in hub.of(REPLICAS)]
-    assert states == ["starting", "ready", "failed", "starting", "ready"]
-    failed = next(c.body["replicas"][0] for c in hub.of(REPLICAS)[told:])
-    assert "-9" in failed["error"]
+    replicas = [call.body["replicas"][0] for call in hub.of(REPLICAS)[told:]]
+    # A state may be told twice, when something else about the replica changed.
+    states = [state for state, _same in itertools.groupby(one["state"] for one in replicas)]
+    assert states == ["failed", "starting", "ready"]
+    assert "-9" in replicas[0]["error"]
 
 
 @pytest.mark.slow
