@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.fixtures.mail",
     "tests.fixtures.local_run",
     "tests.fixtures.redis",
+    "tests.fixtures.s3",
     "tests.fixtures.sockets",
     "tests.fixtures.web",
 ]

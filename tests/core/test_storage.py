@@ -1,0 +1,127 @@
+"""Files: named by the hub, hashed while they are written, never seen half."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.core.domain.errors import NotFound, TooLarge
+from app.core.storage import Storage
+
+MB = 1024 * 1024
+
+_UNDER_GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import sys, gevent
+from pathlib import Path
+from app.core.storage import Storage
+ticks = []
+def tick():
+    while True:
+        ticks.append(1); gevent.sleep(0)
+ticker = gevent.spawn(tick)
+files = Storage(sys.argv[1], Path(sys.argv[2]))
+stored = files.put("things", (b"x" * 1048576 for _ in range(7)), max_bytes=10**8)
+assert files.size(stored.name) == stored.size_bytes == 7 * 1048576
+assert sum(len(block) for block in files.blocks(stored.name)) == 7 * 1048576
+files.delete(stored.name)
+assert not files.exists(stored.name)
+assert len(ticks) >= 7, len(ticks)
+print("ok")
+"""
+
+
+@pytest.fixture(params=["folder", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    url = request.getfixturevalue("s3_url") if request.param == "s3" else ""
+    return Storage(url, tmp_path)
+
+
+def test_what_is_written_is_read_and_hashed(storage: Storage) -> None:
+    content = b"warp and weft" * 1000
+    stored = storage.put(
+        "things", (content[i : i + 999] for i in range(0, len(content), 999)), max_bytes=MB
+    )
+    assert stored.size_bytes == len(content) == storage.size(stored.name)
+    assert stored.sha256 == hashlib.sha256(content).hexdigest()
+    assert b"".join(storage.blocks(stored.name)) == content
+
+
+def test_a_file_can_be_read_from_the_middle(storage: Storage) -> None:
+    name = storage.put_bytes("things", bytes(range(256)) * 100).name
+    with storage.open(name) as file:
+        file.seek(1000)
+        assert file.read(4) == bytes([232, 233, 234, 235])
+
+
+def test_names_are_the_hubs_own(storage: Storage) -> None:
+    names = {storage.put_bytes("things", b"x", suffix=".csv").name for _ in range(3)}
+    assert len(names) == 3
+    assert all(name.startswith("things/") and name.endswith(".csv") for name in names)
+
+
+def test_too_large_a_file_leaves_nothing_behind(storage: Storage, tmp_path: Path) -> None:
+    def blocks() -> Iterator[bytes]:
+        for _ in range(12):
+            yield b"x" * MB
+
+    with pytest.raises(TooLarge):
+        storage.put("large", blocks(), max_bytes=8 * MB)
+    assert storage._fs.find(f"{storage._root}/large") == []
+
+
+def test_a_writer_that_breaks_off_leaves_nothing_behind(storage: Storage) -> None:
+    def blocks() -> Iterator[bytes]:
+        yield b"x" * 6 * MB
+        raise ConnectionError("the uploader left")
+
+    with pytest.raises(ConnectionError):
+        storage.put("broken", blocks(), max_bytes=100 * MB)
+    assert storage._fs.find(f"{storage._root}/broken") == []
+
+
+def test_deleting_twice_is_fine(storage: Storage) -> None:
+    name = storage.put_bytes("things", b"x").name
+    storage.delete(name)
+    storage.delete(name)
+    assert not storage.exists(name)
+    with pytest.raises(NotFound):
+        storage.size(name)
+    with pytest.raises(NotFound):
+        storage.open(name).read()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret_key", "things/../../secret_key", "/etc/passwd", "things/", "",
+        "things/" + "0" * 31, "things/" + "0" * 32 + "/x", "THINGS/" + "0" * 32,
+        "things/" + "0" * 32 + ".a.b", "things/" + "0" * 32 + "\n",
+    ],
+)  # fmt: skip
+def test_a_name_that_is_not_ours_leads_nowhere(storage: Storage, name: str) -> None:
+    for look in (storage.open, storage.size, storage.exists, storage.delete):
+        with pytest.raises(NotFound):
+            look(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_works_under_gevent_and_lets_others_run(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    url = request.getfixturevalue("s3_url") if kind == "s3" else ""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _UNDER_GEVENT, url, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout == "ok\n", done.stderr
