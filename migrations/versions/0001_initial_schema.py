@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises:
-Create Date: 2026-11-22 01:54:18.851823
+Create Date: 2026-11-22 02:01:32.702176
 
 """
 
@@ -261,6 +261,7 @@ def upgrade():
         sa.Column("total_heartbeats", sa.Integer(), server_default="0", nullable=False),
         sa.Column("uptime_days", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("joined_on", sa.Date(), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.models.base import Base
+
+
+def _joined_on(context: Any) -> date:
+    created_at: datetime = context.get_current_parameters()["created_at"]
+    return created_at.astimezone(UTC).date()
 
 
 class Node(Base):
@@ -37,6 +42,8 @@ class Node(Base):
     total_heartbeats: Mapped[int] = mapped_column(default=0, server_default="0")
     uptime_days: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime]
+    # The UTC day of `created_at`: of a node's first day not the whole was expected of it.
+    joined_on: Mapped[date] = mapped_column(default=_joined_on)
     # Moves when the token, the owner's wish or the desired state does; never by a beat.
     updated_at: Mapped[datetime] = mapped_column(index=True)
     removed_at: Mapped[datetime | None]

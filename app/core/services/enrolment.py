@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app.core.domain.accounts import Identity
 from app.core.domain.errors import Forbidden, InvalidInput, Unauthenticated
-from app.core.domain.nodes import Inventory, clean_text
+from app.core.domain.nodes import Inventory, WantedStatus, clean_text
 from app.core.ids import hash_secret, new_client_id, new_secret, parse_client_id
 from app.core.models import Account, EnrolmentToken, Node
-from app.core.services import accounts
+from app.core.services import accounts, nodes
 from app.core.services.inventory import update_inventory
 
 MAX_NAME = 64
@@ -106,6 +107,42 @@ def enrol_node(
         update_inventory(session, node, new.inventory, now=now)
     accounts.become_provider(session, account, now=now, auto_approve=auto_approve)
     return Enrolled(node, secret)
+
+
+def announce_node(
+    session: Session,
+    caller: Identity,
+    account_id: int,
+    *,
+    client_id: str,
+    name: str,
+    os_type: str | None,
+    status: str,
+    auto_approve: bool,
+    now: datetime,
+) -> Node:
+    """Make a node before its agent has called, or change it. Its agent gets the token.
+
+    Raises Forbidden when another account has that id, NotFound for an unknown account.
+    """
+    account = accounts.get_account(session, account_id)
+    node = session.scalar(sa.select(Node).where(Node.client_id == client_id))
+    if node is not None and node.account_id != account.id:
+        raise Forbidden("This client id belongs to another account.")
+    if node is None:
+        node = Node(
+            client_id=client_id, account_id=account.id, name="", created_at=now, updated_at=now
+        )
+        session.add(node)
+    node.removed_at = None
+    session.flush()
+    # Whether it is offline follows from its beats; to ask for that changes nothing.
+    wanted = None if status == WantedStatus.OFFLINE else status
+    nodes.edit_node(
+        session, caller, node, name=name, os_type=os_type, wanted_status=wanted, now=now
+    )
+    accounts.become_provider(session, account, now=now, auto_approve=auto_approve)
+    return node
 
 
 def _client_id(text: str | None) -> str:

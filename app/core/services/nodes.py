@@ -193,7 +193,7 @@ def edit_node(
             raise Forbidden("Only an admin may set valid_status.")
         node.valid_status = ValidStatus(valid_status)
         accounts.note(
-            session, actor_id=caller.account_id, action="node.valid_status",
+            session, actor_id=caller.account_id or None, action="node.valid_status",
             subject=f"node {node.client_id}", detail=valid_status, now=now,
         )  # fmt: skip
     if wanted_status is not None and wanted_status != node.wanted_status:

@@ -1,0 +1,278 @@
+"""Points: what devices earned, read in two steps, and the ledger of what was granted.
+
+A device's points of a day are the whole hours it was there times its multiplier. They are
+counted by the ingester; here they are read, granted, and counted again from raw beats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core.domain.errors import InvalidInput
+from app.core.models import Account, DevicePointsDaily, Node, PointGrant
+from app.core.services import accounts
+
+E4 = 10_000
+# Beats that wait in Redis may reach a day that is over; it is looked at again for so long.
+SETTLE_DAYS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PointsFilter:
+    """Whose points, of which nodes, devices and days (both ends belong to it)."""
+
+    account_id: int
+    client_id: str | None = None
+    client_name: str | None = None
+    device_id: int | None = None
+    start: date | None = None
+    end: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePoints:
+    """One device on one day."""
+
+    client_id: str
+    client_name: str
+    day: date
+    heartbeats: int
+    device_index: int
+    device_name: str
+    device_id: int
+    points_e4: int
+
+
+@dataclass(frozen=True, slots=True)
+class PointsPage:
+    """Some rows, and the totals of all that match."""
+
+    rows: tuple[DevicePoints, ...]
+    total_e4: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """An account's points in ten-thousandths: earned by devices, and granted to the account.
+
+    What was earned and not granted is held: the day is not over, or nobody has approved the
+    provider.
+    """
+
+    earned_e4: int
+    granted_e4: int
+    held_e4: int
+
+
+def list_points(
+    session: Session, wanted: PointsFilter, *, page: int, page_size: int
+) -> PointsPage:
+    """Rows by day (newest first), node and device; totals also for a page past the end.
+
+    Two steps, because nodes are few and days many: first the nodes, then their days. The
+    days' sums say on which days the page lies, so that only those rows are sorted.
+    """
+    node_ids = list(session.scalars(_node_ids(wanted)))
+    if not node_ids:
+        return PointsPage((), 0, 0)
+    conditions = _conditions(wanted, node_ids)
+    days = session.execute(
+        sa.select(
+            DevicePointsDaily.day, sa.func.count(), sa.func.sum(DevicePointsDaily.points_e4)
+        )
+        .where(*conditions)
+        .group_by(DevicePointsDaily.day)
+        .order_by(DevicePointsDaily.day.desc())
+    ).all()
+    count = sum(row[1] for row in days)
+    total = sum(int(row[2]) for row in days)
+    offset = (page - 1) * page_size
+    first, last, before = _days_of_page(days, offset, page_size)
+    if first is None or last is None:
+        return PointsPage((), total, count)
+    rows = session.execute(
+        sa.select(
+            Node.client_id, Node.name, DevicePointsDaily.day, DevicePointsDaily.heartbeats,
+            DevicePointsDaily.device_index, DevicePointsDaily.device_name,
+            DevicePointsDaily.device_id, DevicePointsDaily.points_e4,
+        )
+        .join(Node, Node.id == DevicePointsDaily.node_id)
+        .where(*conditions, DevicePointsDaily.day.between(last, first))
+        .order_by(
+            DevicePointsDaily.day.desc(), Node.client_id, DevicePointsDaily.device_index,
+            DevicePointsDaily.device_key,
+        )
+        .limit(page_size)
+        .offset(offset - before)
+    )  # fmt: skip
+    return PointsPage(tuple(DevicePoints(*row) for row in rows), total, count)
+
+
+def _node_ids(wanted: PointsFilter) -> sa.Select[int]:
+    query = sa.select(Node.id).where(Node.account_id == wanted.account_id)
+    if wanted.client_id is not None:
+        query = query.where(Node.client_id == wanted.client_id)
+    if wanted.client_name:
+        name = wanted.client_name.lower()
+        query = query.where(sa.func.lower(Node.name).contains(name, autoescape=True))
+    return query
+
+
+def _conditions(wanted: PointsFilter, node_ids: list[int]) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = [DevicePointsDaily.node_id.in_(node_ids)]
+    if wanted.device_id is not None:
+        found.append(DevicePointsDaily.device_id == wanted.device_id)
+    if wanted.start is not None:
+        found.append(DevicePointsDaily.day >= wanted.start)
+    if wanted.end is not None:
+        found.append(DevicePointsDaily.day <= wanted.end)
+    return found
+
+
+def _days_of_page(
+    days: Sequence[Any], offset: int, size: int
+) -> tuple[date | None, date | None, int]:
+    """The newest and the oldest day of a page, and how many rows lie before that newest day."""
+    first: date | None = None
+    last: date | None = None
+    before = passed = 0
+    for day, number, _ in days:
+        if passed + number > offset and passed < offset + size:
+            if first is None:
+                first, before = day, passed
+            last = day
+        passed += number
+    return first, last, before
+
+
+def balance(session: Session, account_id: int) -> Balance:
+    """What an account has earned, was granted, and what is held."""
+    earned = session.scalar(
+        sa.select(sa.func.coalesce(sa.func.sum(DevicePointsDaily.points_e4), 0))
+        .join(Node, Node.id == DevicePointsDaily.node_id)
+        .where(Node.account_id == account_id)
+    )
+    granted, for_days = session.execute(
+        sa.select(
+            sa.func.coalesce(sa.func.sum(PointGrant.amount_e4), 0),
+            sa.func.coalesce(
+                sa.func.sum(sa.case((PointGrant.reason == "day", PointGrant.amount_e4))), 0
+            ),
+        ).where(PointGrant.account_id == account_id)
+    ).one()
+    return Balance(int(earned or 0), int(granted), int(earned or 0) - int(for_days))
+
+
+def list_grants(session: Session, account_id: int, *, limit: int = 100) -> list[PointGrant]:
+    """The newest lines of an account's ledger."""
+    return list(
+        session.scalars(
+            sa.select(PointGrant)
+            .where(PointGrant.account_id == account_id)
+            .order_by(PointGrant.id.desc())
+            .limit(limit)
+        )
+    )
+
+
+def adjust(
+    session: Session,
+    account_id: int,
+    amount_e4: int,
+    *,
+    actor_id: int,
+    note: str,
+    now: datetime,
+) -> PointGrant:
+    """An admin gives or takes points, and says why. Raises InvalidInput without a reason."""
+    if not note.strip() or amount_e4 == 0:
+        raise InvalidInput("Say how much, and why.", field="note")
+    accounts.get_account(session, account_id)
+    day = now.astimezone(UTC).date()
+    sequence = session.scalar(
+        sa.select(sa.func.count()).where(
+            PointGrant.account_id == account_id,
+            PointGrant.reason == "adjustment",
+            PointGrant.day == day,
+        )
+    )
+    grant = PointGrant(
+        account_id=account_id, reason="adjustment", day=day, sequence=sequence or 0,
+        amount_e4=amount_e4, actor_id=actor_id, note=note.strip()[:500], created_at=now,
+    )  # fmt: skip
+    session.add(grant)
+    session.flush()
+    return grant
+
+
+def approve_provider(
+    session: Session, account: Account, *, actor_id: int | None, now: datetime
+) -> int:
+    """Approve a provider and grant what was held; gives how much, in ten-thousandths."""
+    account.is_gpu_provider_approved = True
+    account.updated_at = now
+    accounts.note(
+        session, actor_id=actor_id, action="provider.approve",
+        subject=f"account {account.id}", now=now,
+    )  # fmt: skip
+    session.flush()
+    return settle_account(session, account.id, actor_id=actor_id, now=now)
+
+
+def settle_points(session: Session, *, now: datetime) -> int:
+    """Grant all approved providers the days that are over; gives how much."""
+    approved = session.scalars(
+        sa.select(Account.id).where(
+            Account.is_gpu_provider_approved, Account.provider_registration_date.is_not(None)
+        )
+    ).all()
+    return sum(settle_account(session, found, actor_id=None, now=now) for found in approved)
+
+
+def settle_account(
+    session: Session, account_id: int, *, actor_id: int | None, now: datetime
+) -> int:
+    """Grant one account its days that are over: each day's total less what it was granted.
+
+    So it may run twice, or after late beats: the sum of the rows is always the day's total.
+    """
+    today = now.astimezone(UTC).date()
+    granted: dict[date, tuple[int, int]] = {
+        day: (int(amount), number)
+        for day, amount, number in session.execute(
+            sa.select(PointGrant.day, sa.func.sum(PointGrant.amount_e4), sa.func.count())
+            .where(PointGrant.account_id == account_id, PointGrant.reason == "day")
+            .group_by(PointGrant.day)
+        )
+    }
+    earned = (
+        sa.select(DevicePointsDaily.day, sa.func.sum(DevicePointsDaily.points_e4))
+        .join(Node, Node.id == DevicePointsDaily.node_id)
+        .where(Node.account_id == account_id, DevicePointsDaily.day < today)
+        .group_by(DevicePointsDaily.day)
+        .order_by(DevicePointsDaily.day)
+    )
+    if granted:
+        since = min(max(granted), today - timedelta(days=SETTLE_DAYS))
+        earned = earned.where(DevicePointsDaily.day >= since)
+    given = 0
+    for day, total in session.execute(earned).all():
+        before, number = granted.get(day, (0, 0))
+        if int(total) != before:
+            given += int(total) - before
+            session.add(
+                PointGrant(
+                    account_id=account_id, reason="day", day=day, sequence=number,
+                    amount_e4=int(total) - before, actor_id=actor_id, created_at=now,
+                    note="earned by devices" if number == 0 else "late heartbeats",
+                )
+            )  # fmt: skip
+    session.flush()
+    return given
