@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 KNOWN_APP_ORIGINS = (
     "tauri://localhost,http://tauri.localhost,https://tauri.localhost,"
@@ -50,8 +57,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True, extra="forbid")
 
     # Where things are
-    port: int = Field(8000, alias="WEFT_PORT", ge=1, le=65535, description="Port of the web server.")
-    host: str = Field("127.0.0.1", alias="WEFT_HOST", description="Address the web server binds to.")
+    port: int = Field(
+        8000, alias="WEFT_PORT", ge=1, le=65535, description="Port of the web server."
+    )
+    host: str = Field(
+        "127.0.0.1", alias="WEFT_HOST", description="Address the web server binds to."
+    )
     public_url: str = Field(
         "",
         alias="WEFT_PUBLIC_URL",
@@ -59,7 +70,9 @@ class Settings(BaseModel):
         " Empty: the address of the request.",
     )
     data_dir: Path = Field(
-        Path("var"), alias="WEFT_DATA_DIR", description="Folder for the database, files and secrets."
+        Path("var"),
+        alias="WEFT_DATA_DIR",
+        description="Folder for the database, files and secrets.",
     )
     database_url: str = Field(
         "",
@@ -72,40 +85,62 @@ class Settings(BaseModel):
         description="Redis ≥ 6.2 or Valkey. Empty: `make run` starts an embedded Valkey on a socket in the data folder.",
     )
     storage_url: str = Field(
-        "", alias="STORAGE_URL", description="Where files go: empty for the data folder, or `s3://bucket/prefix`."
+        "",
+        alias="STORAGE_URL",
+        description="Where files go: empty for the data folder, or `s3://bucket/prefix`.",
     )
 
     # Secrets and sign-in
     secret_key: str = Field(
-        "", alias="SECRET_KEY", description="Signs sessions and tokens. Empty: made once and kept in the data folder."
+        "",
+        alias="SECRET_KEY",
+        description="Signs sessions and tokens. Empty: made once and kept in the data folder.",
     )
-    admin_email: str = Field("admin@weft.local", alias="WEFT_ADMIN_EMAIL", description="First admin's e-mail.")
+    admin_email: str = Field(
+        "admin@weft.local", alias="WEFT_ADMIN_EMAIL", description="First admin's e-mail."
+    )
     admin_password: str = Field(
-        "", alias="WEFT_ADMIN_PASSWORD", description="First admin's password. Empty: made up and printed once."
+        "",
+        alias="WEFT_ADMIN_PASSWORD",
+        description="First admin's password. Empty: made up and printed once.",
     )
     open_signup: bool = Field(
         True, alias="WEFT_OPEN_SIGNUP", description="Whether strangers may register accounts."
     )
     auto_approve_providers: bool = Field(
-        False, alias="AUTO_APPROVE_PROVIDERS", description="Approve GPU providers at their first node."
+        False,
+        alias="AUTO_APPROVE_PROVIDERS",
+        description="Approve GPU providers at their first node.",
     )
     secure_cookies: bool = Field(
-        False, alias="WEFT_SECURE_COOKIES", description="Send the session cookie over HTTPS only. Turn on behind TLS."
+        False,
+        alias="WEFT_SECURE_COOKIES",
+        description="Send the session cookie over HTTPS only. Turn on behind TLS.",
     )
     trusted_proxies: int = Field(
-        0, alias="WEFT_TRUSTED_PROXIES", ge=0, le=5, description="Reverse proxies in front, for X-Forwarded-*."
+        0,
+        alias="WEFT_TRUSTED_PROXIES",
+        ge=0,
+        le=5,
+        description="Reverse proxies in front, for X-Forwarded-*.",
     )
-    google_client_id: str = Field("", alias="GOOGLE_CLIENT_ID", description="Turns Google sign-in on.")
+    google_client_id: str = Field(
+        "", alias="GOOGLE_CLIENT_ID", description="Turns Google sign-in on."
+    )
     google_certs_url: str = Field(
         "https://www.googleapis.com/oauth2/v1/certs",
         alias="GOOGLE_CERTS_URL",
         description="Key set that Google's ID tokens are checked against.",
     )
     signin_limit_per_minute: Count = Field(
-        10, alias="SIGNIN_LIMIT_PER_MINUTE", description="Failed sign-ins a minute per account and address."
+        10,
+        alias="SIGNIN_LIMIT_PER_MINUTE",
+        description="Failed sign-ins a minute per account and address.",
     )
     argon2_profile: Literal["default", "cheapest"] = Field(
-        "default", alias="WEFT_ARGON2_PROFILE", description="Cost of password hashes; `cheapest` is for tests."
+        "default",
+        alias="WEFT_ARGON2_PROFILE",
+        description="Cost of password hashes; `cheapest` is for tests.",
     )
 
     # Mail
@@ -114,56 +149,121 @@ class Settings(BaseModel):
         alias="SMTP_URL",
         description="`smtp://user:password@host:port` (or `smtps://`). Empty: mails go to the log and `var/mail/`.",
     )
-    mail_from: str = Field("Weft <weft@localhost>", alias="MAIL_FROM", description="Sender of mails.")
+    mail_from: str = Field(
+        "Weft <weft@localhost>", alias="MAIL_FROM", description="Sender of mails."
+    )
 
     # Networks
     allowed_node_networks: Networks = Field(
-        (), alias="ALLOWED_NODE_NETWORKS", description="Private networks (CIDR, comma-separated) where engines and files may be reached."
+        (),
+        alias="ALLOWED_NODE_NETWORKS",
+        description="Private networks (CIDR, comma-separated) where engines and files may be reached.",
     )
     fabric_trusted_networks: Networks = Field(
-        (), alias="FABRIC_TRUSTED_NETWORKS", description="Peers taken as an admin on the fabric routes without a credential."
+        (),
+        alias="FABRIC_TRUSTED_NETWORKS",
+        description="Peers taken as an admin on the fabric routes without a credential.",
     )
     cors_origins: Words = Field(
-        _split(KNOWN_APP_ORIGINS), alias="CORS_ORIGINS", validate_default=True, description="Browser origins that may call the APIs."
+        _split(KNOWN_APP_ORIGINS),
+        alias="CORS_ORIGINS",
+        validate_default=True,
+        description="Browser origins that may call the APIs.",
     )
 
     # Web
-    web_workers: Count = Field(1, alias="WEFT_WEB_WORKERS", description="Web server processes; one per core is plenty.")
-    rq_workers: Count = Field(1, alias="WEFT_WORKERS", description="RQ worker processes started by `make run`.")
-    run_slots: Count = Field(512, alias="WEFT_RUN_SLOTS", description="Runs that one worker process serves at once.")
-    max_json_bytes: Count = Field(2_000_000, alias="MAX_JSON_BYTES", description="Largest JSON body, bytes.")
-    max_upload_bytes: Count = Field(10 * 2**30, alias="MAX_UPLOAD_BYTES", description="Largest uploaded file, bytes.")
+    web_workers: Count = Field(
+        1, alias="WEFT_WEB_WORKERS", description="Web server processes; one per core is plenty."
+    )
+    rq_workers: Count = Field(
+        1, alias="WEFT_WORKERS", description="RQ worker processes started by `make run`."
+    )
+    run_slots: Count = Field(
+        512, alias="WEFT_RUN_SLOTS", description="Runs that one worker process serves at once."
+    )
+    max_json_bytes: Count = Field(
+        2_000_000, alias="MAX_JSON_BYTES", description="Largest JSON body, bytes."
+    )
+    max_upload_bytes: Count = Field(
+        10 * 2**30, alias="MAX_UPLOAD_BYTES", description="Largest uploaded file, bytes."
+    )
     stream_flush_ms: float = Field(
-        8.0, alias="STREAM_FLUSH_MS", ge=0, le=1000, description="With many streams live, pieces of an answer gather for at most this long."
+        8.0,
+        alias="STREAM_FLUSH_MS",
+        ge=0,
+        le=1000,
+        description="With many streams live, pieces of an answer gather for at most this long.",
     )
 
     # Runs
-    sync_wait_seconds: Seconds = Field(60, alias="SYNC_WAIT_S", description="How long `POST /inference/` waits for an answer.")
+    sync_wait_seconds: Seconds = Field(
+        60, alias="SYNC_WAIT_S", description="How long `POST /inference/` waits for an answer."
+    )
     first_token_timeout_seconds: Seconds = Field(
-        60, alias="FIRST_TOKEN_TIMEOUT_S", description="An engine silent for so long before its first token has failed."
+        60,
+        alias="FIRST_TOKEN_TIMEOUT_S",
+        description="An engine silent for so long before its first token has failed.",
     )
     idle_timeout_seconds: Seconds = Field(
-        60, alias="IDLE_TIMEOUT_S", description="An engine silent for so long between tokens has failed."
+        60,
+        alias="IDLE_TIMEOUT_S",
+        description="An engine silent for so long between tokens has failed.",
     )
-    run_timeout_seconds: Seconds = Field(900, alias="RUN_TIMEOUT_S", description="A run's deadline, queueing included.")
-    run_lease_seconds: Seconds = Field(15, alias="RUN_LEASE_S", description="A run whose worker is silent for so long is taken from it.")
-    queue_limit: Count = Field(1000, alias="QUEUE_LIMIT", description="Runs waiting for one model; above it callers get 503.")
-    max_attempts: Count = Field(3, alias="RUN_MAX_ATTEMPTS", description="Nodes tried before the first token.")
+    run_timeout_seconds: Seconds = Field(
+        900, alias="RUN_TIMEOUT_S", description="A run's deadline, queueing included."
+    )
+    run_lease_seconds: Seconds = Field(
+        15,
+        alias="RUN_LEASE_S",
+        description="A run whose worker is silent for so long is taken from it.",
+    )
+    queue_limit: Count = Field(
+        1000,
+        alias="QUEUE_LIMIT",
+        description="Runs waiting for one model; above it callers get 503.",
+    )
+    max_attempts: Count = Field(
+        3, alias="RUN_MAX_ATTEMPTS", description="Nodes tried before the first token."
+    )
     all_models_format: Literal["names", "objects"] = Field(
-        "names", alias="TORBIZ_ALL_MODELS", description="Answer of `/llm_models/all-models/`: `names` or `objects`."
+        "names",
+        alias="TORBIZ_ALL_MODELS",
+        description="Answer of `/llm_models/all-models/`: `names` or `objects`.",
     )
 
     # Nodes
-    heartbeat_seconds: Count = Field(30, alias="HEARTBEAT_S", description="How often agents beat.")
-    offline_after_seconds: Count = Field(90, alias="OFFLINE_AFTER_S", description="A node is offline so long after its last beat.")
-    beats_kept_days: Count = Field(30, alias="BEATS_KEPT_DAYS", description="Raw heartbeats are kept so long.")
-    auto_models: bool = Field(
-        False, alias="AUTO_MODELS", description="Give idle nodes the largest catalogue model that fits."
+    heartbeat_seconds: Count = Field(
+        30, alias="HEARTBEAT_S", description="How often agents beat."
     )
-    local_node: bool = Field(True, alias="WEFT_LOCAL_NODE", description="Whether `make run` starts a node on this machine.")
+    offline_after_seconds: Count = Field(
+        90,
+        alias="OFFLINE_AFTER_S",
+        description="A node is offline so long after its last beat.",
+    )
+    beats_kept_days: Count = Field(
+        30, alias="BEATS_KEPT_DAYS", description="Raw heartbeats are kept so long."
+    )
+    auto_models: bool = Field(
+        False,
+        alias="AUTO_MODELS",
+        description="Give idle nodes the largest catalogue model that fits.",
+    )
+    relay_host: str = Field(
+        "",
+        alias="WEFT_RELAY_HOST",
+        description="Address of this web host at which workers on other hosts reach the relay, over TCP."
+        " Empty: a Unix socket in the data folder.",
+    )
+    local_node: bool = Field(
+        True,
+        alias="WEFT_LOCAL_NODE",
+        description="Whether `make run` starts a node on this machine.",
+    )
 
     # Research
-    search_url: str = Field("", alias="SEARCH_URL", description="SearxNG-compatible search for deep research.")
+    search_url: str = Field(
+        "", alias="SEARCH_URL", description="SearxNG-compatible search for deep research."
+    )
 
     @field_validator("redis_url")
     @classmethod

@@ -22,6 +22,7 @@ from app.web.errors import install_error_handlers
 from app.web.files import install_files
 from app.web.heartbeat_fastpath import install_heartbeats
 from app.web.live import install_live
+from app.web.relay import install_relay
 from app.web.security import install_security_headers
 
 
@@ -47,6 +48,7 @@ def create_app(settings: Settings | None = None) -> Flask:
             csrf.exempt(dialect.blueprint)  # API paths check it themselves, for cookies alone
     register_commands(app)
     install_heartbeats(app)
+    install_relay(app)
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops)  # type: ignore[method-assign]

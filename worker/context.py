@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 import secrets
 import socket
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import redis
 
@@ -18,6 +17,7 @@ from app.core.outbound import OutboundPolicy
 from app.core.queue import RunQueue
 from app.core.sealing import Sealer
 from app.core.services.placement import Candidate
+from app.core.services.relay import relay_key
 from app.core.stream import StreamWriter
 from worker.ledger import Ledger
 
@@ -58,16 +58,9 @@ class WorkerContext:
         key = relay_key(self.settings.secret_key, candidate.client_id)
         return (
             ("X-Weft-Node", candidate.client_id),
-            ("X-Weft-Model", candidate.model_name),
+            ("X-Weft-Model", quote(candidate.model_name)),
             ("X-Weft-Key", key),
         )
-
-
-def relay_key(secret_key: str, client_id: str) -> str:
-    """What a worker shows the relay of one node, so that no stranger can speak to it."""
-    return hmac.new(
-        secret_key.encode(), f"relay:{client_id}".encode(), hashlib.sha256
-    ).hexdigest()
 
 
 def build_context(settings: Settings) -> WorkerContext:

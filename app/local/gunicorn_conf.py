@@ -39,6 +39,13 @@ def on_starting(_server: Any) -> None:
     raise_open_files_limit()
 
 
+def post_worker_init(worker: Any) -> None:
+    """Let workers reach the agents that will connect here, for as long as we serve."""
+    relay = worker.wsgi.extensions["weft_relay"]
+    relay.stop_when(lambda: not worker.alive)
+    relay.start()
+
+
 def child_exit(_server: Any, worker: Any) -> None:
     """Forget the gauges of a web process that ended."""
     from prometheus_client import multiprocess

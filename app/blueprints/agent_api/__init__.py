@@ -7,11 +7,11 @@ from http import HTTPStatus
 
 from flask import Response
 
-from app.blueprints.agent_api import views
+from app.blueprints.agent_api import relay_view, views
 from app.blueprints.agent_api.api import blueprint
 from app.web.dialects import ApiError, Dialect
 
-__all__ = ["dialect", "views"]
+__all__ = ["dialect", "relay_view", "views"]
 
 
 def render_error(error: ApiError) -> Response:

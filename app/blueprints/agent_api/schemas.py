@@ -73,6 +73,8 @@ class Enrolment(BaseModel):
     node_token: str
     heartbeat_seconds: int
     name: str
+    # Whether the hub asks over `GET /agent/v1/relay`.
+    relay: bool = True
 
 
 class InventoryBody(AgentModel):
@@ -189,6 +191,8 @@ class DesiredState(BaseModel):
     revision: int
     name: str
     draining: bool
+    # Whether the hub asks over `GET /agent/v1/relay`.
+    relay: bool = True
     downloads: list[DesiredDownload]
     models: list[DesiredModel]
 

@@ -21,6 +21,8 @@ _TOO_LONG = re.compile(
     r"|inputs`? tokens \+ `?max_new_tokens`? must be",
     re.IGNORECASE,
 )
+# How our own relay says why it has no answer of the engine's.
+_RELAY_REASONS = frozenset({"engine_unreachable", "engine_timeout", "engine_overloaded"})
 _OVERLOADED = re.compile(r"overloaded|queue is full|too many requests", re.IGNORECASE)
 # TGI puts every failure inside a chat stream under the code 422; only the words differ.
 _BROKE = re.compile(
@@ -51,6 +53,8 @@ def from_status(status: int, body: bytes) -> DomainError:
     """
     message, kind = _message_of(body)
     said = message or f"status {status}"
+    if status in (502, 503, 504) and kind in _RELAY_REASONS:
+        return EngineError(said, reason=kind)
     if status in (400, 413, 422):
         return _about_request(said, kind)
     if status == 429:
