@@ -115,7 +115,7 @@ def client_device(
                 owned_by=node.owner,
             )
             for replica in node.replicas
-            if replica.state == "ready"
+            if replica.state == "ready" and node.status != "offline"
         ],
     )
 

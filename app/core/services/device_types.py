@@ -62,10 +62,17 @@ class DeviceTable:
         self._by_device: dict[int, KnownType | None] = {}
         self._by_name: dict[str, KnownType] = {}
         for row in rows:  # a later row stands for an earlier one
+            self._add_name(row)
+            if not row.device_id:
+                continue  # its PCI id is that of other, slower cards too: by name alone
             self._by_ids[row.vendor_id, row.device_id] = row
             other = self._by_device.get(row.device_id, row)
             is_same = other is not None and other.vendor_id == row.vendor_id
             self._by_device[row.device_id] = row if is_same else None
+
+    def _add_name(self, row: KnownType) -> None:
+        known = self._by_name.setdefault(plain_name(row.name), row)
+        if known.tflops != row.tflops:  # of several ids with one name, the first is its id
             self._by_name[plain_name(row.name)] = row
 
     def rate(self, vendor_id: int | None, device_id: int | None, name: str) -> Rating:
