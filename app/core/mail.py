@@ -19,6 +19,7 @@ from app.core.domain.errors import Unavailable
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 20.0
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,14 @@ class Mailer:
             client = smtplib.SMTP(host, server.port or 587, timeout=TIMEOUT_SECONDS)
         with client:
             client.ehlo()
+            is_private = server.scheme == "smtps" or host in _LOOPBACK
             if server.scheme == "smtp" and client.has_extn("starttls"):
                 client.starttls(context=trusted)
                 client.ehlo()
+                is_private = True
             if server.username:
+                if not is_private:
+                    raise smtplib.SMTPNotSupportedError("it offers no TLS for the password")
                 client.login(unquote(server.username), unquote(server.password or ""))
             client.send_message(message)
 

@@ -32,6 +32,7 @@ from app.core.models import Account
 from app.core.services import credentials, signin
 from app.extensions import db
 from app.web.context import redis_client, remote_address, settings, signin_policy
+from app.web.last_used import note_use
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Authorization
@@ -158,7 +159,9 @@ def _authorization_carrier() -> Carrier:
     basic = basic_auth.get_auth() if scheme == "basic" else None
     if basic is not None and basic.username is not None:
         login, password = str(basic.username), str(basic.password)
-        return Carrier("basic", f"{len(login)}:{login}:{password}", partial(_by_password, basic))
+        return Carrier(
+            "basic", f"{len(login)}:{login}:{password}", partial(_by_password, basic)
+        )
     for auth in (token_auth, bearer_auth):
         sent = auth.get_auth() if scheme == auth.scheme.lower() else None
         if sent is not None and sent.token:
@@ -168,7 +171,11 @@ def _authorization_carrier() -> Carrier:
 
 
 def _by_secret(secret: str) -> Identity | None:
-    return credentials.identify_secret(db.session(), secret, kinds=_BEARER_KINDS, now=utc_now())
+    session = db.session()
+    found = credentials.identify_secret(session, secret, kinds=_BEARER_KINDS, now=utc_now())
+    if found is not None:
+        note_use(session, found)
+    return found
 
 
 def _by_bearer(secret: str) -> Identity | None:

@@ -267,6 +267,13 @@ def revoke_api_key(session: Session, account_id: int, uid: str, *, now: datetime
     return found
 
 
+def touch(session: Session, credential_id: int, *, now: datetime) -> None:
+    """Note that a credential was used."""
+    session.execute(
+        sa.update(Credential).where(Credential.id == credential_id).values(last_used_at=now)
+    )
+
+
 def end_credential(session: Session, credential_id: int, *, now: datetime) -> None:
     """End one credential."""
     session.execute(

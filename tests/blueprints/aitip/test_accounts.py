@@ -175,6 +175,16 @@ class TestApiKeys:
             "page": 1, "page_size": 20, "total": 2, "total_page": 1,
         }  # fmt: skip
 
+    def test_a_list_says_when_a_key_was_used(self, client: FlaskClient, owner: Person) -> None:
+        def used() -> Any:
+            jwt_headers = owner.headers("bearer-jwt")
+            [key] = client.get("/api/v1/api-keys", headers=jwt_headers).get_json()["data"]
+            return key["last_used_at"]
+
+        assert used() is None
+        client.get("/api/v1/auth/me", headers=owner.headers("x-api-key"))
+        assert datetime.fromisoformat(used()) <= datetime.now(UTC)
+
     def test_lists_go_page_by_page(self, client: FlaskClient, owner: Person) -> None:
         for number in range(2):
             self.make(client, owner, f"key {number}")
