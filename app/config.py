@@ -264,6 +264,19 @@ class Settings(BaseModel):
     search_url: str = Field(
         "", alias="SEARCH_URL", description="SearxNG-compatible search for deep research."
     )
+    research_model: str = Field(
+        "",
+        alias="RESEARCH_MODEL",
+        description="Model that writes research. Empty: the online one with the largest context.",
+    )
+    vision_models: Words = Field(
+        (),
+        alias="VISION_MODELS",
+        description="Models that take images, besides those whose name tells.",
+    )
+    research_timeout_seconds: Seconds = Field(
+        3600, alias="RESEARCH_TIMEOUT_S", description="A research job's deadline."
+    )
 
     @field_validator("redis_url")
     @classmethod

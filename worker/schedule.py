@@ -36,7 +36,10 @@ class Duty:
     task: str
 
 
-DUTIES: tuple[Duty, ...] = (Duty("due jobs", 1, "worker.schedule.enqueue_due_jobs"),)
+DUTIES: tuple[Duty, ...] = (
+    Duty("due jobs", 1, "worker.schedule.enqueue_due_jobs"),
+    Duty("research", 1, "worker.tasks.reap_research"),
+)
 
 LOCK_SECONDS: Final = 15.0
 

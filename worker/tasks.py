@@ -5,6 +5,7 @@ from __future__ import annotations
 from worker import mails
 from worker.context import WorkerContext
 from worker.execution import Executor
+from worker.research import Researcher
 
 _state: dict[str, object] = {}
 
@@ -36,6 +37,23 @@ def mail_password_reset(email: str) -> None:
 def mail_invitation(account_id: str) -> None:
     """Mail a fresh account the link to choose its first password."""
     mails.send_invitation(context(), int(account_id))
+
+
+def research(job_id: str) -> None:
+    """Drive one research job."""
+    _researcher().execute(int(job_id))
+
+
+def reap_research() -> None:
+    """Ring for research jobs whose worker died."""
+    _researcher().reap()
+
+
+def _researcher() -> Researcher:
+    found = _state.get("researcher")
+    if not isinstance(found, Researcher):
+        found = _state["researcher"] = Researcher(context())
+    return found
 
 
 def ping() -> str:

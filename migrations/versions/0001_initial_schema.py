@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises:
-Create Date: 2026-11-22 02:05:10.422029
+Create Date: 2026-11-22 02:07:16.376789
 
 """
 

@@ -14,6 +14,7 @@ from app.core.models.catalog import ApkVersion, CatalogModel, DeviceType, KnownM
 from app.core.models.heartbeat import Heartbeat, NodeDailyStats
 from app.core.models.node import Device, HardwareRecord, Node, NodeAssignment, Replica
 from app.core.models.points import DevicePointsDaily, PointGrant
+from app.core.models.research import ResearchJob, ResearchStep
 from app.core.models.run import Inference, Run, UsageHour, UsageRecord
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "PasswordReset",
     "PointGrant",
     "Replica",
+    "ResearchJob",
+    "ResearchStep",
     "Run",
     "UsageHour",
     "UsageRecord",

@@ -11,6 +11,9 @@ from redis import Redis
 TEXT: Final = "text"
 REASONING: Final = "reasoning"
 TOOLS: Final = "tools"
+STEP: Final = "step"
+"""How a research job's steps stand; only streams of research carry it."""
+
 END: Final = "end"
 LOST: Final = "lost"
 SYNC: Final = "sync"

@@ -1,0 +1,1 @@
+"""What deep research is made of, without databases and workers: prompts, sources, the report."""

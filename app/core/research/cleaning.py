@@ -1,0 +1,52 @@
+"""What a model writes, made fit for a report while it is still being written."""
+
+from __future__ import annotations
+
+from app.core.research.citations import CitationFilter
+
+_OPEN, _CLOSE = "<think>", "</think>"
+
+
+class Cleaner:
+    """Drops a leading `<think>…</think>`, leading space, and citations of nothing.
+
+    What comes out depends on the whole text alone, not on where it was cut into pieces.
+    """
+
+    def __init__(self, source_count: int) -> None:
+        self._citations = CitationFilter(source_count)
+        self._head: str | None = ""
+        self.text = ""
+
+    def feed(self, piece: str) -> str:
+        """The text that is certain by now."""
+        if self._head is not None:
+            piece = self._pass_head(piece)
+        return self._keep(self._citations.feed(piece)) if piece else ""
+
+    def end(self) -> str:
+        """The rest, when nothing follows."""
+        rest = ""
+        if self._head is not None and not self._head.startswith(_OPEN):
+            rest = self._citations.feed(self._head)
+        self._head = None
+        return self._keep(rest + self._citations.end())
+
+    def _pass_head(self, piece: str) -> str:
+        """What follows the thinking; nothing while it can't be told from an answer."""
+        head = f"{self._head}{piece}".lstrip()
+        self._head = head
+        if head.startswith(_OPEN):
+            _, closed, rest = head.partition(_CLOSE)
+            if not closed:
+                return ""
+            self._head = ""
+            return self._pass_head(rest) if rest.strip() else ""
+        if _OPEN.startswith(head):
+            return ""
+        self._head = None
+        return head
+
+    def _keep(self, text: str) -> str:
+        self.text += text
+        return text
