@@ -115,6 +115,8 @@ class Counts:
     cancelled: int = 0  # closed by the client while it was being answered
     closed_by_client: int = 0  # all that the client closed
     answered: int = 0
+    answering: int = 0
+    most_at_once: int = 0  # requests answered at the same time
 
 
 @dataclass
@@ -220,6 +222,10 @@ class FakeServer:
                 return True
             with self._lock:
                 self.requests.append(request)
+                self.counts.answering += 1
+                self.counts.most_at_once = max(
+                    self.counts.most_at_once, self.counts.answering
+                )
             exchange = Exchange(self, sock, request)
             try:
                 self.handle(exchange)
@@ -227,6 +233,9 @@ class FakeServer:
                 with self._lock:
                     self.counts.cancelled += 1
                 return True
+            finally:
+                with self._lock:
+                    self.counts.answering -= 1
             with self._lock:
                 self.counts.answered += 1
             if self.closes_after_answer or not exchange.keeps_alive:
