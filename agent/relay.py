@@ -21,7 +21,7 @@ from agent.relay_stream import Find, RelayStream
 
 log = logging.getLogger(__name__)
 
-STREAMS_AT_ONCE = 128
+STREAMS_AT_ONCE = 512
 STACK_BYTES = 256 * 1024
 PING_SECONDS = 15.0
 SILENCE_SECONDS = 45.0
@@ -286,7 +286,7 @@ class _Link:
 
 
 def _start_small_thread(work: Callable[[], None]) -> None:
-    """A thread with a small stack: there may be 128 of them, and they only copy bytes."""
+    """A thread with a small stack: there may be 512 of them, and they only copy bytes."""
     with _starting:
         before = threading.stack_size(STACK_BYTES)
         try:

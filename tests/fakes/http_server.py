@@ -95,7 +95,9 @@ class Exchange:
         self.wait(60.0)
 
     def _client_left(self, timeout: float = 0.0) -> bool:
-        if not select.select([self._sock], [], [], timeout)[0]:
+        ready = select.poll()  # not select(), which knows no descriptor above 1023
+        ready.register(self._sock, select.POLLIN)
+        if not ready.poll(timeout * 1000):
             return False
         try:
             return not self._sock.recv(1, socket.MSG_PEEK)

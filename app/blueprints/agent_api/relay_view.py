@@ -21,6 +21,8 @@ class _Taken(Response):
         raise StopIteration
 
 
+# The second rule is for those who come without an upgrade: they too are asked who they are.
+@blueprint.get("/agent/v1/relay", websocket=True)
 @blueprint.get("/agent/v1/relay")
 def relay() -> Response:
     """Hold an agent's WebSocket until it ends."""
