@@ -66,7 +66,15 @@ ALL = ("direct", "weft", "litellm", "litellm-2w", "other")
 SCENARIOS = (
     _streams(1, 4.0),
     _streams(16, 4.0, warmup=1.3, ramp=0.6, peer={"seconds": 6.0, "warmup": 2.0}),
-    _streams(64, 5.0, warmup=1.3, ramp=0.6, peer={"seconds": 9.0, "warmup": 3.0}, targets=ALL),
+    _streams(
+        64,
+        5.0,
+        warmup=1.3,
+        ramp=0.6,
+        peer={"seconds": 9.0, "warmup": 3.0},
+        targets=ALL,
+        first_repetition_only=("litellm-2w",),
+    ),
     Scenario(
         name="burst64",
         title="64 streams that arrive at once, 64 tokens 10 ms apart",
@@ -98,7 +106,9 @@ SCENARIOS = (
         seconds=3.5,
         warmup=1.0,
         stream=False,
+        peer={"seconds": 6.0, "warmup": 2.0},
         targets=ALL,
+        first_repetition_only=("litellm-2w",),
     ),
     Scenario(
         name="short-stream",
@@ -108,7 +118,9 @@ SCENARIOS = (
         model="bench-0ms",
         seconds=3.5,
         warmup=1.0,
+        peer={"seconds": 6.0, "warmup": 2.0},
         targets=ALL,
+        first_repetition_only=("litellm-2w",),
     ),
     replace(
         _streams(64, 5.0, warmup=1.3, ramp=0.6),
