@@ -12,7 +12,9 @@ from tests.dashboard.conftest import HOSTILE, Rows
 from tests.fakes.openai_engine import MODEL
 from tests.fixtures.accounts import Person
 
-ROOMS = ("/", "/playground", "/runs", "/nodes", "/keys", "/account", "/no-such-page")
+ROOMS = (
+    "/", "/playground", "/runs", "/nodes", "/nodes/join", "/keys", "/account", "/no-such-page",
+)  # fmt: skip
 
 
 def ask(page: Page, text: str) -> None:
@@ -191,6 +193,7 @@ def test_every_page_is_accessible_and_fits_a_phone(
 ) -> None:
     run = rows.run(owner, answer_text="An answer. " * 40, error="It broke.", state="failed")
     rows.run(owner, prompt="word" * 60, state="running")
+    node = rows.node(owner, "n" * 64).client_id
     problems: list[str] = []
     for theme in ("light", "dark"):
         for size in (None, PHONE):
@@ -198,7 +201,12 @@ def test_every_page_is_accessible_and_fits_a_phone(
             for path in ("/sign-in", "/sign-up"):
                 problems += look(page, path)
             sign_in(page, owner)
-            for path in (*ROOMS, f"/runs/{run.uid}", "/account/sign-out-everywhere"):
+            for path in (
+                *ROOMS,
+                f"/runs/{run.uid}",
+                f"/nodes/{node}",
+                "/account/sign-out-everywhere",
+            ):
                 problems += look(page, path)
 
     assert problems == []
