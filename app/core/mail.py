@@ -10,7 +10,7 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
-from email.utils import format_datetime, make_msgid
+from email.utils import format_datetime, make_msgid, parseaddr
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -58,18 +58,23 @@ class Mailer:
         message["Date"] = format_datetime(datetime.now(UTC))
         message["Message-ID"] = make_msgid(domain="weft")
         message["Auto-Submitted"] = "auto-generated"
-        message.set_content(mail.text)
+        # Unencoded where that is possible: a link in a kept file can then be copied as it is.
+        message.set_content(
+            mail.text, cte="7bit" if mail.text.isascii() else "quoted-printable"
+        )
         return message
 
     def _deliver(self, server: SplitResult, message: EmailMessage) -> None:
         host = server.hostname or "localhost"
+        # Named here, because smtplib would ask the DNS who we are, for seconds where there is none.
+        own_name = parseaddr(self._sender)[1].rpartition("@")[2] or "localhost"
         trusted = ssl.create_default_context()
         if server.scheme == "smtps":
             client: smtplib.SMTP = smtplib.SMTP_SSL(
-                host, server.port or 465, timeout=TIMEOUT_SECONDS, context=trusted
+                host, server.port or 465, own_name, timeout=TIMEOUT_SECONDS, context=trusted
             )
         else:
-            client = smtplib.SMTP(host, server.port or 587, timeout=TIMEOUT_SECONDS)
+            client = smtplib.SMTP(host, server.port or 587, own_name, timeout=TIMEOUT_SECONDS)
         with client:
             client.ehlo()
             is_private = server.scheme == "smtps" or host in _LOOPBACK

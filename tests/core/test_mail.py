@@ -39,7 +39,7 @@ class TestSignIn:
             return AuthResult(success=sent == good)
 
         controller = AnyPort(
-            Mailbox(), hostname="127.0.0.1", port=0,
+            Mailbox(), hostname="127.0.0.1", port=0, server_hostname="mail.example",
             authenticator=check, auth_required=True, auth_require_tls=False,
         )  # fmt: skip
         controller.start()

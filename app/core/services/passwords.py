@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import threading
 
 import argon2
 from argon2 import profiles
@@ -12,6 +14,9 @@ from app.core.offload import run_off_loop
 
 MIN_LENGTH = 6
 MAX_LENGTH = 256
+
+# Each hash takes 64 MB and several threads: many at once would starve everything else.
+_slots = threading.BoundedSemaphore(max(1, (os.cpu_count() or 2) // 2))
 
 
 @functools.cache
@@ -40,14 +45,16 @@ def check_length(password: str, *, minimum: int = MIN_LENGTH) -> None:
 def hash_password(password: str, *, profile: str) -> str:
     """The hash to store. Raises InvalidInput for a password out of bounds."""
     check_length(password)
-    return run_off_loop(_hasher(profile).hash, password)
+    with _slots:
+        return run_off_loop(_hasher(profile).hash, password)
 
 
 def verify_password(password_hash: str | None, password: str, *, profile: str) -> bool:
     """Whether the password fits. Without an account it takes as long and says no."""
     if len(password) > MAX_LENGTH:
         return False
-    return run_off_loop(_verify, password_hash, password, profile)
+    with _slots:
+        return run_off_loop(_verify, password_hash, password, profile)
 
 
 def _verify(password_hash: str | None, password: str, profile: str) -> bool:
