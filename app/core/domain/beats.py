@@ -15,7 +15,7 @@ MAX_REPLICAS: Final = 64
 Reading = Annotated[float, msgspec.Meta(ge=-1_000_000, le=1_000_000)]
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 PciId = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
-Name = Annotated[str, msgspec.Meta(max_length=200)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
 class DeviceBeat(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
