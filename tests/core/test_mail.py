@@ -36,7 +36,7 @@ class TestSignIn:
 
         def check(_server: Any, _session: Any, _envelope: Any, _how: str, sent: Any) -> Any:
             good = LoginPassword(b"weft", b"p@ss/word")
-            return AuthResult(success=sent == good)
+            return AuthResult(success=sent == good, handled=False)
 
         controller = AnyPort(
             Mailbox(), hostname="127.0.0.1", port=0, server_hostname="mail.example",
