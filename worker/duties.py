@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30
 RING_AGAIN_SECONDS = 1.0
+RING_NAME_SECONDS = 3
 
 
 class Duties:
@@ -104,9 +106,11 @@ class Duties:
 
     def _ring(self, one: Ring) -> None:
         timeout = int(self._context.settings.run_timeout_seconds) + 60
-        self._context.queue.ring(
-            str(one.run_id), attempt=one.attempt + 1, timeout_seconds=timeout
-        )
+        # The earlier ring may lie with a worker that was killed before it claimed the run;
+        # RQ counts that job as started for a while. A name of its own every few seconds
+        # gets past it, and a ring too many does no harm.
+        again = f"{one.attempt + 1}-{int(time.time() / RING_NAME_SECONDS)}"
+        self._context.queue.ring(str(one.run_id), attempt=again, timeout_seconds=timeout)
 
     def _on_control(self, message: dict[str, Any]) -> None:
         kind = message.get("type")

@@ -236,7 +236,6 @@ class _Writing:
 
     def __init__(self, sink: Sink, source_count: int) -> None:
         self._sink = sink
-        self._source_count = source_count
         self._cleaner = Cleaner(source_count)
 
     @property
@@ -256,5 +255,4 @@ class _Writing:
 
     def break_off(self) -> None:
         """The run died. What readers have had stays; what nobody saw is forgotten."""
-        if not self.text:
-            self._cleaner = Cleaner(self._source_count)
+        self._cleaner.drop()

@@ -70,7 +70,7 @@ class RunQueue:
         self._is_sending = False
 
     def ring(
-        self, run_id: str, *, timeout_seconds: int, attempt: int = 1, queue: str = RUNS
+        self, run_id: str, *, timeout_seconds: int, attempt: int | str = 1, queue: str = RUNS
     ) -> bool:
         """Have a worker execute this run; False if it was already rung for and is not over.
 
@@ -210,6 +210,6 @@ class _Ring:
         )  # fmt: skip
 
 
-def ring_job_id(run_id: str, attempt: int) -> str:
+def ring_job_id(run_id: str, attempt: int | str) -> str:
     """The RQ job of one attempt at a run; for stopping it."""
     return f"run-{run_id}-{attempt}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -152,8 +153,7 @@ def test_runs_that_waited_in_a_lost_queue_are_served_after_redis_is_back(
     streams = [Stream(own_hub, caller, served.model) for _ in range(3)]
     eventually(lambda: len(states(own_hub)) == 3, timeout=15)
     own_hub.kill_redis()
-    for path in own_hub.redis.data_dir.rglob("*.aof"):
-        path.unlink()
+    shutil.rmtree(own_hub.redis.data_dir / "appendonlydir")
     own_hub.redis.start()
     own_hub.start("worker")
     for stream in streams:
