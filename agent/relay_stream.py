@@ -121,7 +121,10 @@ class RelayStream:
             self._send_cancel(str(gone))
         except (OSError, HTTPException) as error:
             if not self._is_cancelled:
-                self._send_error("engine_unreachable", f"The engine doesn't answer: {error!r}")
+                # What came was no HTTP: something is there, but no engine in its senses.
+                is_away = isinstance(error, OSError)
+                reason = "engine_unreachable" if is_away else "engine_broke"
+                self._send_error(reason, f"The engine doesn't answer: {error!r}")
         finally:
             if connection is not None:
                 connection.close()

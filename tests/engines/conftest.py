@@ -47,7 +47,7 @@ def target_of(server: FakeServer, **changes: object) -> EngineTarget:
         first_chunk_timeout_seconds=5.0,
         idle_timeout_seconds=5.0,
     )
-    return replace(target, **changes)  # type: ignore[arg-type]
+    return replace(target, **{**server.route, **changes})  # type: ignore[arg-type]
 
 
 def chat(text: str = "Hi", **changes: object) -> RunRequest:

@@ -134,6 +134,8 @@ class FakeServer:
     counts: Counts = field(default_factory=Counts)
     is_stopping: bool = False
     port: int = 0
+    # What else a target needs to reach this server: nothing, or a relay.
+    route: dict[str, Any] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         if self.unix_path:
