@@ -102,7 +102,7 @@ class DeviceValues(AgentModel):
 class ReplicaLoad(AgentModel):
     """How busy one engine is."""
 
-    model_name: ModelName
+    model_name: Annotated[str, Field(min_length=1, max_length=200)]
     state: Annotated[str, Field(max_length=16)] = "ready"
     running: int | None = Field(None, ge=0, le=1_000_000)
     waiting: int | None = Field(None, ge=0, le=1_000_000)
