@@ -25,4 +25,15 @@ dialect = Dialect(
     prefixes=("/api/user", "/api/models/insert", "/api/models/get", "/api/apk"),
     blueprint=blueprint,
     render_error=render_error,
+    summary="A GPU network for provider dashboards and Android apps: nodes, points, models, APKs.",
+    error_schema={
+        "type": "object",
+        "required": ["success", "data", "message", "timestamp"],
+        "properties": {
+            "success": {"const": False},
+            "data": {"type": "null"},
+            "message": {"type": "string"},
+            "timestamp": {"type": "string"},
+        },
+    },
 )
