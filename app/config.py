@@ -67,7 +67,7 @@ class Settings(BaseModel):
         "",
         alias="WEFT_PUBLIC_URL",
         description="URL under which people reach the hub; used in mails, links and the join command."
-        " Empty: the address of the request.",
+        " Empty: the address of the request, and http://WEFT_HOST:WEFT_PORT in mails.",
     )
     data_dir: Path = Field(
         Path("var"),

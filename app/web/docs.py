@@ -175,6 +175,9 @@ def _bound(name: str, value: str) -> str:
 
 def _note(schema: dict[str, Any]) -> str:
     parts = [schema["description"]] if "description" in schema else []
+    if schema.get("minLength") == 1:
+        schema = {**schema, "minLength": None}
+        parts.append("not empty")
     parts += [
         _bound(name, json.dumps(schema[name]))
         for name in _BOUNDS
