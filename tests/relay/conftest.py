@@ -141,9 +141,7 @@ def connect() -> Iterator[Connect]:
             address = EngineAddress(engine_url, api_key)
             client = RelayClient(
                 HubClient(
-                    Identity(
-                        hub=node.hub.url, client_id=node.client_id, node_token=node.token
-                    ),
+                    Identity(hub=node.hub.url, client_id=node.client_id, node_token=node.token),
                     enrolment_token=None,
                     enrolment=dict,
                     on_identity=lambda _identity: None,

@@ -278,9 +278,7 @@ def test_a_message_in_parts_is_one_message(raw_agent: RawAgent, ask: Any) -> Non
     assert asked.result(timeout=20).read(100) == b"parts"
 
 
-def test_an_endless_message_in_parts_is_too_big(
-    node: RelayedNode, raw_agent: RawAgent
-) -> None:
+def test_an_endless_message_in_parts_is_too_big(node: RelayedNode, raw_agent: RawAgent) -> None:
     part = b"\xff" + (60_000).to_bytes(8, "big") + b"\0\0\0\0" + b"x" * 60_000
     sock = raw_agent.socket.sock
     sock.sendall(b"\x02" + part)

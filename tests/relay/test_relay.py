@@ -177,8 +177,7 @@ def test_200_at_once_share_one_connection(
 
     with ThreadPoolExecutor(MANY) as pool:
         answers = [
-            pool.submit(lambda: list(node.ask("/v1/gated").lines()))
-            for _ in range(MANY)
+            pool.submit(lambda: list(node.ask("/v1/gated").lines())) for _ in range(MANY)
         ]
         eventually(lambda: engine.waiting == MANY, timeout=60)
         engine.gate.set()
