@@ -39,6 +39,7 @@ class Duty:
 DUTIES: tuple[Duty, ...] = (
     Duty("due jobs", 1, "worker.schedule.enqueue_due_jobs"),
     Duty("research", 1, "worker.tasks.reap_research"),
+    Duty("model choice", 30, "worker.tasks.choose_models"),
 )
 
 LOCK_SECONDS: Final = 15.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from app.core.clock import utc_now
+from app.core.services import model_choice
 from worker import mails
 from worker.context import WorkerContext
 from worker.execution import Executor
@@ -47,6 +49,18 @@ def research(job_id: str) -> None:
 def reap_research() -> None:
     """Ring for research jobs whose worker died."""
     _researcher().reap()
+
+
+def choose_models() -> None:
+    """Give idle nodes a model of the catalogue, where that is turned on."""
+    ours = context()
+    if ours.settings.auto_models:
+        ours.ledger.do(
+            lambda session: model_choice.choose_models(
+                session, now=utc_now(),
+                offline_after_seconds=ours.settings.offline_after_seconds,
+            )
+        )  # fmt: skip
 
 
 def _researcher() -> Researcher:

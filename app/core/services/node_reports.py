@@ -94,8 +94,26 @@ def keep_downloads(
 
 def list_downloads(store: redis.Redis, node_id: int) -> list[Progress]:
     """The downloads that a node told of lately, those under way first."""
-    raw: Any = store.get(f"weft:node:{node_id}:downloads")
-    found = [Progress(**row) for row in json.loads(raw)] if raw else []
+    return _decode_downloads(store.get(f"weft:node:{node_id}:downloads"))
+
+
+def list_downloads_of(store: redis.Redis, node_ids: Sequence[int]) -> dict[int, list[Progress]]:
+    """The downloads of many nodes, by node. Without Redis there are none."""
+    if not node_ids:
+        return {}
+    try:
+        raw: Any = store.mget([f"weft:node:{node_id}:downloads" for node_id in node_ids])
+    except redis.RedisError:
+        return {}
+    return {
+        node_id: _decode_downloads(line)
+        for node_id, line in zip(node_ids, raw, strict=True)
+        if line
+    }
+
+
+def _decode_downloads(line: Any) -> list[Progress]:
+    found = [Progress(**row) for row in json.loads(line)] if line else []
     return sorted(found, key=lambda one: _UNDER_WAY.get(one.status, 2))
 
 

@@ -1,0 +1,126 @@
+"""How a node has been over an hour, a day, a week or a month: some dozens of points each.
+
+Short spans come from raw beats, put together in the database; a month comes from the days'
+sums. The number of points does not depend on how much history there is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app.core.domain.beats import BUCKET_SECONDS
+from app.core.models import Heartbeat, NodeDailyStats
+from app.core.services.beat_store import bucket_of
+
+DAYS = 30
+DAY_SECONDS = 86_400
+# Span → (beat buckets in a point, points).
+_BEAT_SPANS = {"1h": (1, 30), "24h": (8, 90), "7d": (60, 84)}
+SPANS = (*_BEAT_SPANS, "30d")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A stretch of time: means in percent, and bytes a second. None where nothing was heard."""
+
+    at: datetime
+    cpu: float | None = None
+    memory: float | None = None
+    disk: float | None = None
+    received: float | None = None
+    sent: float | None = None
+
+
+def node_history(session: Session, node_id: int, span: str, *, now: datetime) -> list[Point]:
+    """The points of a span in order, gaps among them. `span` is one of SPANS."""
+    if span in _BEAT_SPANS:
+        return _from_beats(session, node_id, *_BEAT_SPANS[span], now=now)
+    return _from_days(session, node_id, now=now)
+
+
+def _from_beats(
+    session: Session, node_id: int, step: int, count: int, *, now: datetime
+) -> list[Point]:
+    last = bucket_of(now) // step
+    first = last - count + 1
+    place = Heartbeat.bucket - Heartbeat.bucket % step
+    rows = session.execute(
+        sa.select(
+            place, sa.func.avg(Heartbeat.cpu_usage), sa.func.avg(Heartbeat.memory_usage),
+            sa.func.avg(Heartbeat.disk_usage), sa.func.sum(Heartbeat.network_rx),
+            sa.func.sum(Heartbeat.network_tx),
+        )
+        .where(
+            Heartbeat.node_id == node_id,
+            Heartbeat.bucket >= first * step,
+            Heartbeat.bucket < (last + 1) * step,
+        )
+        .group_by(place)
+    )  # fmt: skip
+    seconds = step * BUCKET_SECONDS
+    found = {int(row[0]) // step: row for row in rows}
+    return [
+        _point(_moment(number * step), found.get(number), seconds)
+        for number in range(first, last + 1)
+    ]
+
+
+def _moment(bucket: int) -> datetime:
+    return datetime.fromtimestamp(bucket * BUCKET_SECONDS, UTC)
+
+
+def _point(at: datetime, row: Any, seconds: int) -> Point:
+    if row is None:
+        return Point(at)
+    _, cpu, memory, disk, received, sent = row
+    return Point(
+        at, _number(cpu), _number(memory), _number(disk), _rate(received, seconds),
+        _rate(sent, seconds),
+    )  # fmt: skip
+
+
+def _number(value: object) -> float | None:
+    return None if value is None else round(float(str(value)), 2)
+
+
+def _rate(total: object, seconds: int) -> float | None:
+    return None if total is None else round(float(str(total)) / seconds, 1)
+
+
+def _from_days(session: Session, node_id: int, *, now: datetime) -> list[Point]:
+    today = now.astimezone(UTC).date()
+    first = today - timedelta(days=DAYS - 1)
+    rows = session.scalars(
+        sa.select(NodeDailyStats).where(
+            NodeDailyStats.node_id == node_id, NodeDailyStats.day >= first
+        )
+    )
+    found = {row.day: row for row in rows}
+    points = []
+    for number in range(DAYS):
+        day = first + timedelta(days=number)
+        at = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        row = found.get(day)
+        if row is None:
+            points.append(Point(at))
+            continue
+        points.append(
+            Point(
+                at,
+                _mean(row.cpu_sum, row.cpu_count),
+                _mean(row.memory_sum, row.memory_count),
+                _mean(row.disk_sum, row.disk_count),
+                row.network_rx / DAY_SECONDS,
+                row.network_tx / DAY_SECONDS,
+            )
+        )
+    return points
+
+
+def _mean(total: float, count: int) -> float | None:
+    return round(total / count, 2) if count else None
