@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises:
-Create Date: 2026-11-22 02:07:16.376789
+Create Date: 2026-11-22 02:18:07.757237
 
 """
 
@@ -412,14 +412,21 @@ def upgrade():
     )
     with op.batch_alter_table("runs", schema=None) as batch_op:
         batch_op.create_index("ix_runs_account_id_id", ["account_id", "id"], unique=False)
-        batch_op.create_index(
-            "ix_runs_live",
-            ["state", "model_name", "replica_id"],
-            unique=False,
-            sqlite_where=sa.text("state IN ('queued', 'running')"),
-            postgresql_where=sa.text("state IN ('queued', 'running')"),
-        )
         batch_op.create_index("ix_runs_node_id_id", ["node_id", "id"], unique=False)
+        batch_op.create_index(
+            "ix_runs_queued",
+            ["id", "model_name"],
+            unique=False,
+            sqlite_where=sa.text("state = 'queued'"),
+            postgresql_where=sa.text("state = 'queued'"),
+        )
+        batch_op.create_index(
+            "ix_runs_running",
+            ["replica_id", "worker"],
+            unique=False,
+            sqlite_where=sa.text("state = 'running'"),
+            postgresql_where=sa.text("state = 'running'"),
+        )
 
     op.create_table(
         "devices",
@@ -615,12 +622,17 @@ def downgrade():
     op.drop_table("hardware_records")
     op.drop_table("devices")
     with op.batch_alter_table("runs", schema=None) as batch_op:
-        batch_op.drop_index("ix_runs_node_id_id")
         batch_op.drop_index(
-            "ix_runs_live",
-            sqlite_where=sa.text("state IN ('queued', 'running')"),
-            postgresql_where=sa.text("state IN ('queued', 'running')"),
+            "ix_runs_running",
+            sqlite_where=sa.text("state = 'running'"),
+            postgresql_where=sa.text("state = 'running'"),
         )
+        batch_op.drop_index(
+            "ix_runs_queued",
+            sqlite_where=sa.text("state = 'queued'"),
+            postgresql_where=sa.text("state = 'queued'"),
+        )
+        batch_op.drop_index("ix_runs_node_id_id")
         batch_op.drop_index("ix_runs_account_id_id")
 
     op.drop_table("runs")

@@ -15,9 +15,11 @@ from app.core.models.heartbeat import Heartbeat, NodeDailyStats
 from app.core.models.node import Device, HardwareRecord, Node, NodeAssignment, Replica
 from app.core.models.points import DevicePointsDaily, PointGrant
 from app.core.models.research import ResearchJob, ResearchStep
-from app.core.models.run import Inference, Run, UsageHour, UsageRecord
+from app.core.models.run import IS_QUEUED, IS_RUNNING, Inference, Run, UsageHour, UsageRecord
 
 __all__ = [
+    "IS_QUEUED",
+    "IS_RUNNING",
     "Account",
     "ApkVersion",
     "AuditEntry",

@@ -18,12 +18,18 @@ class Run(Base):
     __table_args__ = (
         # Live runs are few whatever the history: these stay small for ever.
         sa.Index(
-            "ix_runs_live",
-            "state",
+            "ix_runs_queued",
+            "id",
             "model_name",
+            sqlite_where=sa.text("state = 'queued'"),
+            postgresql_where=sa.text("state = 'queued'"),
+        ),
+        sa.Index(
+            "ix_runs_running",
             "replica_id",
-            sqlite_where=sa.text("state IN ('queued', 'running')"),
-            postgresql_where=sa.text("state IN ('queued', 'running')"),
+            "worker",
+            sqlite_where=sa.text("state = 'running'"),
+            postgresql_where=sa.text("state = 'running'"),
         ),
         sa.Index("ix_runs_account_id_id", "account_id", "id"),
         sa.Index("ix_runs_node_id_id", "node_id", "id"),
@@ -61,6 +67,12 @@ class Run(Base):
     answer_extra: Mapped[dict[str, Any] | None]
     input_tokens: Mapped[int | None]
     output_tokens: Mapped[int | None]
+
+
+# A database takes a partial index only for a condition written out as the index has it:
+# with the state as a parameter it would read the whole history.
+IS_QUEUED = Run.state == sa.literal_column("'queued'")
+IS_RUNNING = Run.state == sa.literal_column("'running'")
 
 
 class UsageRecord(Base):

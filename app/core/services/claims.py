@@ -20,7 +20,7 @@ from app.core.domain.runs import (
     Usage,
     request_from_json,
 )
-from app.core.models import Replica, Run
+from app.core.models import IS_RUNNING, Replica, Run
 from app.core.services import placement, usage
 from app.core.services.placement import Candidate
 
@@ -366,13 +366,13 @@ def renew_leases(
     """Renew all leases of a worker; `(run id, cancel requested)` of each run it still holds."""
     session.execute(
         sa.update(Run)
-        .where(Run.state == RunState.RUNNING, Run.worker == worker)
+        .where(IS_RUNNING, Run.worker == worker)
         .values(lease_until=now + timedelta(seconds=lease_seconds))
         .execution_options(synchronize_session=False)
     )
     rows = session.execute(
         sa.select(Run.id, Run.cancel_requested_at.is_not(None)).where(
-            Run.state == RunState.RUNNING, Run.worker == worker
+            IS_RUNNING, Run.worker == worker
         )
     )
     return [(run_id, bool(wanted)) for run_id, wanted in rows]

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core.domain.runs import RunState
-from app.core.models import Node, Run
+from app.core.models import IS_RUNNING, Node, Run
 
 
 def node_names(session: Session, node_ids: Iterable[int | None]) -> dict[int, str]:
@@ -24,7 +23,7 @@ def count_running(session: Session, node_ids: Sequence[int]) -> dict[int, int]:
     """Runs under way by node; idle nodes are left out."""
     rows = session.execute(
         sa.select(Run.node_id, sa.func.count())
-        .where(Run.state == RunState.RUNNING, Run.node_id.in_(node_ids))
+        .where(IS_RUNNING, Run.node_id.in_(node_ids))
         .group_by(Run.node_id)
     )
     return {node_id: count for node_id, count in rows if node_id is not None}

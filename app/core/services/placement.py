@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core.models import KnownModel, Node, Replica, Run
+from app.core.models import IS_RUNNING, KnownModel, Node, Replica, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def list_candidates(
 
 _OUTSTANDING = (
     sa.select(Run.replica_id, sa.func.count())
-    .where(Run.state == "running", Run.replica_id.is_not(None))
+    .where(IS_RUNNING, Run.replica_id.is_not(None))
     .group_by(Run.replica_id)
 )
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.domain.runs import RunState, Usage
-from app.core.models import Run
+from app.core.models import IS_QUEUED, IS_RUNNING, Run
 from app.core.services import placement, usage
 from app.core.services.claims import Ended
 from app.core.services.placement import Candidate
@@ -54,7 +54,7 @@ def find_ready(
     """
     queued = session.execute(
         sa.select(Run.id, Run.model_name, Run.attempt, Run.created_at)
-        .where(Run.state == RunState.QUEUED, Run.rung_at < rung_before)
+        .where(IS_QUEUED, Run.rung_at < rung_before)
         .order_by(Run.id)
         .limit(BATCH * 10)
     ).all()
@@ -94,7 +94,7 @@ def mark_rung(session: Session, run_ids: Sequence[int], *, now: datetime) -> Non
 def end_overdue(session: Session, *, now: datetime) -> list[Ended]:
     """End queued runs whose deadline has passed."""
     overdue = session.scalars(
-        sa.select(Run).where(Run.state == RunState.QUEUED, Run.deadline_at < now).limit(BATCH)
+        sa.select(Run).where(IS_QUEUED, Run.deadline_at < now).limit(BATCH)
     ).all()
     message = "No node had a free place before the run's deadline."
     ended = []
@@ -121,7 +121,7 @@ def find_orphans(session: Session, *, now: datetime) -> list[Orphan]:
     """Running runs whose lease is over."""
     rows = session.execute(
         sa.select(Run.id, Run.uid, Run.worker, Run.attempt)
-        .where(Run.state == RunState.RUNNING, Run.lease_until < now)
+        .where(IS_RUNNING, Run.lease_until < now)
         .limit(BATCH)
     )
     return [Orphan(*row) for row in rows]

@@ -13,7 +13,7 @@ from app.core.domain.accounts import Identity
 from app.core.domain.errors import Forbidden, ModelNotFound, NoCapacity, NotFound
 from app.core.domain.runs import RunRequest, RunState, request_to_json
 from app.core.ids import new_uid
-from app.core.models import Run
+from app.core.models import IS_QUEUED, IS_RUNNING, Run
 from app.core.services import placement
 
 SNAPSHOT_SECONDS = 0.5
@@ -77,9 +77,7 @@ class Availability:
 def count_queued(session: Session) -> dict[str, int]:
     """Waiting runs by model."""
     rows = session.execute(
-        sa.select(Run.model_name, sa.func.count())
-        .where(Run.state == RunState.QUEUED)
-        .group_by(Run.model_name)
+        sa.select(Run.model_name, sa.func.count()).where(IS_QUEUED).group_by(Run.model_name)
     )
     return {row[0]: row[1] for row in rows}
 
@@ -170,14 +168,13 @@ def list_runs(
 
 def count_live(session: Session, *, account_id: int | None = None) -> dict[str, int]:
     """Queued and running runs, of the network or of one account."""
-    query = (
-        sa.select(Run.state, sa.func.count())
-        .where(Run.state.in_((RunState.QUEUED, RunState.RUNNING)))
-        .group_by(Run.state)
-    )
-    if account_id is not None:
-        query = query.where(Run.account_id == account_id)
-    return {row[0]: row[1] for row in session.execute(query)}
+    counts = {}
+    for state, is_in_state in ((RunState.QUEUED, IS_QUEUED), (RunState.RUNNING, IS_RUNNING)):
+        query = sa.select(sa.func.count()).select_from(Run).where(is_in_state)
+        if account_id is not None:
+            query = query.where(Run.account_id == account_id)
+        counts[state.value] = session.scalar(query) or 0
+    return counts
 
 
 def request_cancel(session: Session, run_id: int, *, now: datetime) -> RunState:
