@@ -30,6 +30,10 @@ OPEN = {
     "POST /sign-in",
     "GET /sign-up",
     "POST /sign-up",
+    "GET /forgot-password",
+    "POST /forgot-password",
+    "GET /reset-password/<uidb64>/<token>",
+    "POST /reset-password/<uidb64>/<token>",
     # What the APIs are, and what the pages are made of.
     "GET /openapi.json",
     "GET /openapi/<name>.json",

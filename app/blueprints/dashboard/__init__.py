@@ -12,6 +12,7 @@ from app.blueprints.dashboard import (
     playground,
     runs,
     views_auth,
+    views_password,
 )
 from app.blueprints.dashboard.pages import blueprint
 from app.web.dialects import ApiError, Dialect
@@ -19,6 +20,7 @@ from app.web.validation import json_response
 
 __all__ = [
     "account", "dialect", "keys", "nodes", "overview", "playground", "runs", "views_auth",
+    "views_password",
 ]  # fmt: skip
 
 _TITLES = {

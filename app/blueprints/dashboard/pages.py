@@ -30,7 +30,17 @@ blueprint.record_once(lambda state: install_pages(cast("Flask", state.app)))
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Doors that are open to visitors; every other route needs a session.
 OPEN_ENDPOINTS = frozenset(
-    f"dashboard.{name}" for name in ("show_sign_in", "sign_in", "show_sign_up", "sign_up")
+    f"dashboard.{name}"
+    for name in (
+        "show_sign_in",
+        "sign_in",
+        "show_sign_up",
+        "sign_up",
+        "show_forgot_password",
+        "forgot_password",
+        "show_reset_password",
+        "reset_password",
+    )
 )
 
 
