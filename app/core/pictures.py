@@ -14,6 +14,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 MAX_PIXELS = 40_000_000
 AVATAR_SIDE = 512
 AVATAR_BYTES = 5 * 1024 * 1024
+QUESTION_SIDE = 1536  # more than vision models look at
+QUESTION_BYTES = 10 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,11 @@ def make_avatar(data: bytes, *, field: str = "profile_image") -> bytes:
     return run_off_loop(_avatar, data, field)
 
 
+def make_question_image(data: bytes, *, field: str = "image") -> tuple[bytes, str]:
+    """The first frame for a vision model, without metadata, and its suffix. Raises InvalidInput."""
+    return run_off_loop(_question_image, data, field)
+
+
 def _check(data: bytes, field: str) -> Picture:
     with _open(data, field) as picture:
         _load(picture, field)
@@ -51,6 +58,21 @@ def _avatar(data: bytes, field: str) -> bytes:
         out = io.BytesIO()
         small.save(out, "WEBP", quality=85, exif=b"", icc_profile=None)
         return out.getvalue()
+
+
+def _question_image(data: bytes, field: str) -> tuple[bytes, str]:
+    with _open(data, field) as picture:
+        _load(picture, field)
+        upright = ImageOps.exif_transpose(picture)
+        is_clear = "A" in upright.getbands() or "transparency" in upright.info
+        small = upright.convert("RGBA" if is_clear else "RGB")
+        small.thumbnail((QUESTION_SIDE, QUESTION_SIDE))
+        out = io.BytesIO()
+        if is_clear:
+            small.save(out, "PNG")
+        else:
+            small.save(out, "JPEG", quality=88, exif=b"", icc_profile=None)
+        return out.getvalue(), ".png" if is_clear else ".jpg"
 
 
 def _open(data: bytes, field: str) -> Image.Image:

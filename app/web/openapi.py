@@ -17,6 +17,7 @@ from app.web.validation import RouteSpec, apis
 REF_TEMPLATE = "#/components/schemas/{model}"
 VERSION = "1.0.0"
 _PATH_PART = re.compile(r"<(?:(?P<kind>\w+)(?:\([^)]*\))?:)?(?P<name>\w+)>")
+_JSON = "application/json"
 _TYPE_OF_KIND = {"int": {"type": "integer"}, "float": {"type": "number"}}
 _SECURITY_SCHEMES: Mapping[str, Any] = {
     "basic": {
@@ -210,9 +211,13 @@ class _Operation:
         schema: dict[str, Any] = {}
         if spec.answer is not None:
             schema = self._schemas[(f"{spec.endpoint} answer", "serialization")]
-        answer["content"] = {spec.media_type: {"schema": schema}}
-        for media_type in spec.also_answers:
-            answer["content"][media_type] = {"schema": {}}
+        # A schema is of JSON: where that is but one form of the answer, it belongs to that.
+        forms = (spec.media_type, *spec.also_answers)
+        shaped = _JSON if _JSON in forms else spec.media_type
+        answer["content"] = {
+            media_type: {"schema": schema if media_type == shaped else {}}
+            for media_type in forms
+        }
         return answer
 
     def _error_statuses(self) -> set[int]:

@@ -10,6 +10,7 @@ from app.blueprints.torbiz import (
     gpu_views,
     inference_views,
     model_views,
+    research_views,
 )
 from app.blueprints.torbiz.api import api, blueprint
 from app.web.auth import guard_api
@@ -23,6 +24,7 @@ __all__ = [
     "gpu_views",
     "inference_views",
     "model_views",
+    "research_views",
 ]
 
 

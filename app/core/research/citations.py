@@ -29,6 +29,10 @@ class CitationFilter:
         self._held = text[cut:]
         return self._clean(text[:cut])
 
+    def drop(self) -> None:
+        """Forget what is held back: the text broke off there."""
+        self._held = ""
+
     def end(self) -> str:
         """The rest, when nothing follows."""
         rest, self._held = self._held, ""

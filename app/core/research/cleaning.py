@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from app.core.research.citations import CitationFilter
 
+# Between these, a text that broke off and its continuation are two words.
+_ENDS = ".,;:!?)]}\"'”’"
 _OPEN, _CLOSE = "<think>", "</think>"
 
 
@@ -16,12 +18,15 @@ class Cleaner:
     def __init__(self, source_count: int) -> None:
         self._citations = CitationFilter(source_count)
         self._head: str | None = ""
+        self._is_broken_off = False
         self.text = ""
 
     def feed(self, piece: str) -> str:
         """The text that is certain by now."""
         if self._head is not None:
             piece = self._pass_head(piece)
+        elif self._is_broken_off and piece:
+            piece = self._join(piece)
         return self._keep(self._citations.feed(piece)) if piece else ""
 
     def end(self) -> str:
@@ -31,6 +36,19 @@ class Cleaner:
             rest = self._citations.feed(self._head)
         self._head = None
         return self._keep(rest + self._citations.end())
+
+    def drop(self) -> None:
+        """The text broke off: whatever was not given yet is forgotten."""
+        self._head = None if self.text else ""
+        self._citations.drop()
+        self._is_broken_off = bool(self.text)
+
+    def _join(self, piece: str) -> str:
+        """The first piece after a break: models begin it without the space that they mean."""
+        self._is_broken_off = False
+        last = self.text[-1:]
+        are_words = piece[0].isalnum() or piece[0] in "([\"'“‘*`"
+        return f" {piece}" if are_words and (last.isalnum() or last in _ENDS) else piece
 
     def _pass_head(self, piece: str) -> str:
         """What follows the thinking; nothing while it can't be told from an answer."""

@@ -1,0 +1,169 @@
+"""kill -9 of workers and nodes while a report is written: it is complete, nothing is asked twice."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import httpx2 as httpx
+import pytest
+import sqlalchemy as sa
+
+from app.core.models import ResearchStep
+from tests.fixtures.hub import MakeHub, RunningHub
+from tests.fixtures.waiting import eventually
+from tests.research.conftest import put_online
+from tests.research.engine import QUESTIONS, ResearchEngine, Web, answer_to
+
+pytestmark = pytest.mark.slow
+ASK = {"question_text": "Tell me about the tower."}
+
+
+@pytest.fixture
+def own_hub(make_hub: MakeHub, web: Web) -> Iterator[RunningHub]:
+    """A hub of the test's own, quick to notice the dead."""
+    hub = make_hub(
+        SEARCH_URL=web.url, RUN_LEASE_S="2", FIRST_TOKEN_TIMEOUT_S="5", IDLE_TIMEOUT_S="5"
+    )
+    yield hub
+    hub.stop()
+
+
+class Reading:
+    """A report that is read in a thread of its own while things die."""
+
+    def __init__(self, hub: RunningHub) -> None:
+        self.text = ""
+        self.id = ""
+        caller = hub.caller()
+        self.client = httpx.Client(base_url=hub.url, headers=caller.headers, timeout=120)
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self.client.stream("POST", "/deepresearch/", json=ASK) as answer:
+            self.id = answer.headers["x-deepresearch-id"]
+            for piece in answer.iter_text():
+                self.text += piece
+
+    def wait_for(self, text: str) -> None:
+        eventually(lambda: text in self.text, timeout=60, what=f"the report has {text!r}")
+
+    def finish(self) -> None:
+        self._thread.join(90)
+        assert not self._thread.is_alive(), self.text
+
+    def kept(self) -> dict[str, object]:
+        found: dict[str, object] = self.client.get(f"/deepresearch/{self.id}/").json()
+        return found
+
+
+@pytest.fixture
+def read(own_hub: RunningHub) -> Iterator[Callable[[], Reading]]:
+    """Begin to read a report."""
+    begun: list[Reading] = []
+
+    def begin() -> Reading:
+        begun.append(Reading(own_hub))
+        return begun[-1]
+
+    yield begin
+    for reading in begun:
+        reading.client.close()
+
+
+def assert_complete(text: str) -> None:
+    """Every part is there, once, and no answer is broken."""
+    for question in QUESTIONS:
+        assert text.count(f"## {question}\n\n{answer_to(question)}\n\n") == 1, text
+    assert text.count("## Plan") == text.count("## Conclusion") == 1
+    assert text.count("The tower is high and old, as the findings say [1] .") == 1
+    assert text.count("## Sources") == 1
+
+
+def steps_done(hub: RunningHub) -> list[str]:
+    with hub.sessions() as session:
+        rows = session.scalars(
+            sa.select(ResearchStep.title).where(ResearchStep.state == "done")
+        )
+        return list(rows)
+
+
+def test_two_killed_workers_leave_one_complete_report(
+    own_hub: RunningHub, read: Callable[[], Reading]
+) -> None:
+    engine = ResearchEngine(pause_seconds=0.25)
+    put_online(own_hub, "durable", engine)
+    reading = read()
+
+    reading.wait_for(f"## {QUESTIONS[0]}\n\nAbout")
+    own_hub.kill("worker")
+    own_hub.start("worker")
+    reading.wait_for("## Conclusion\n\nThe tower is")
+    own_hub.kill("worker")
+    own_hub.start("worker")
+    reading.finish()
+
+    assert_complete(reading.text)
+    kept = reading.kept()
+    assert kept["state"] == "succeeded"
+    assert kept["answer_text"] == reading.text
+    asked = Counter(engine.asked)
+    assert asked["plan"] == 1
+    for subject in (*QUESTIONS, "conclude"):
+        # Asked once, or broken off and continued; never answered from the beginning twice.
+        assert asked[subject] == 1, asked
+    assert steps_done(own_hub) == [
+        "Plan sub-questions",
+        "Gather sources",
+        *QUESTIONS,
+        "Conclusion",
+    ]
+
+
+def test_a_killed_node_leaves_one_complete_report(
+    own_hub: RunningHub, read: Callable[[], Reading]
+) -> None:
+    dying = ResearchEngine(pause_seconds=0.2)
+    dying_node = put_online(own_hub, "durable", dying)
+    reading = read()
+    reading.wait_for(f"## {QUESTIONS[0]}\n\nAbout")
+    staying = ResearchEngine()
+    put_online(own_hub, "durable", staying)
+
+    dying_node.server.stop()
+    reading.finish()
+
+    assert_complete(reading.text)
+    assert reading.kept()["answer_text"] == reading.text
+    assert f"continue {QUESTIONS[0]}" in staying.asked
+    assert "conclude" in staying.asked
+
+
+def test_a_connection_that_breaks_in_an_answer_is_gone_on_from(
+    own_hub: RunningHub, read: Callable[[], Reading]
+) -> None:
+    engine = ResearchEngine(dies_after=5, dies_in=QUESTIONS[1])
+    put_online(own_hub, "shaky", engine)
+
+    reading = read()
+    reading.finish()
+
+    assert_complete(reading.text)
+    assert f"continue {QUESTIONS[1]}" in engine.asked
+
+
+def test_another_model_takes_over_when_the_first_leaves_the_network(
+    own_hub: RunningHub, read: Callable[[], Reading]
+) -> None:
+    first = put_online(own_hub, "first", ResearchEngine(pause_seconds=0.1))
+    reading = read()
+    reading.wait_for("## Plan")
+    second = ResearchEngine()
+    put_online(own_hub, "second", second)
+    first.server.stop()
+    reading.finish()
+
+    assert_complete(reading.text)
+    assert "conclude" in second.asked
