@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -18,6 +19,12 @@ from app.core.services.points import E4
 from app.web.validation import json_response
 
 _GIB = 2**30
+_DAY = re.compile(r"^\d{4}-\d\d-\d\d$", re.ASCII)
+_DATE_TIME = re.compile(
+    r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)?$",
+    re.ASCII | re.IGNORECASE,
+)
+_A_DAY = timedelta(days=1)
 
 
 def envelope(
@@ -54,7 +61,7 @@ def day_of(text: str | None, field: str) -> date | None:
     if text is None:
         return None
     try:
-        if len(text.strip()) != 10:
+        if not _DAY.match(text.strip()):
             raise ValueError
         return date.fromisoformat(text.strip())
     except ValueError:
@@ -67,22 +74,22 @@ def span_of(start: str | None, end: str | None) -> monitoring.Span:
     Raises InvalidInput.
     """
     began, ended = _bound(start, "start_date"), _bound(end, "end_date")
-    if end is not None and ended is not None and len(end.strip()) == 10:
+    if end is not None and ended is not None and _DAY.match(end.strip()):
         ended += timedelta(days=1)
     return monitoring.Span(began, ended)
 
 
 def _bound(text: str | None, field: str) -> datetime | None:
+    """A moment without a zone means UTC; a `+` that the URL turned into a space is one."""
     if text is None:
         return None
-    text = text.strip()
+    text = text.strip().replace(" ", "+")
     try:
-        found = datetime.fromisoformat(text)
-        if len(text) != 10 and "T" not in text.upper():
+        if not (_DAY.match(text) or _DATE_TIME.match(text)):
             raise ValueError
-        # One day must fit after it.
+        found = datetime.fromisoformat(text.upper())
         found = found if found.tzinfo else found.replace(tzinfo=UTC)
-        return found.astimezone(UTC) + timedelta(days=1) - timedelta(days=1)
+        return found.astimezone(UTC) + _A_DAY - _A_DAY  # a day must fit after it
     except (ValueError, OverflowError):
         message = f"{field}: must be YYYY-MM-DD or an RFC 3339 date-time"
         raise InvalidInput(message, field=field) from None
