@@ -149,7 +149,7 @@ def test_an_unknown_page_is_an_error_in_style(browser: Browser, visitor: Browser
         answer = who.open("/no-such-page")
         assert answer.status_code == 404
         assert "Nothing here" in answer.text
-        assert "weft.css" in answer.text
+        assert "rooms.css" in answer.text
 
 
 def test_scripts_get_errors_as_json(browser: Browser) -> None:
@@ -163,4 +163,4 @@ def test_a_wrong_credential_is_an_error_page_not_a_crash(visitor: Browser) -> No
     answer = visitor.open("/", headers={"Authorization": "Bearer sk-wrong"})
 
     assert answer.status_code == 401
-    assert "weft.css" in answer.text
+    assert "rooms.css" in answer.text
