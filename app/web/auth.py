@@ -124,6 +124,13 @@ def require_admin() -> Identity:
     return identity
 
 
+def refuse_two_carriers() -> None:
+    """Raise TwoCredentials when the headers carry more than one, whatever they open."""
+    sent = request.headers.get("Authorization", "")
+    if _TWO_HEADERS.match(sent) or (sent and request.headers.get("X-API-Key")):
+        raise TwoCredentials("Send one credential, not several.")
+
+
 def _identify() -> Identity | None:
     carriers = _header_carriers()
     if len(carriers) > 1:

@@ -61,7 +61,7 @@ class HeartbeatFastPath:
 
     def _take(self, environ: dict[str, Any], body: bytes) -> KnownNode | None:
         secret = _secret(environ)
-        if secret is None:
+        if secret is None or environ.get("HTTP_X_API_KEY"):
             return None
         try:
             beat = decode_beat(body)

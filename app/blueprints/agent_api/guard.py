@@ -7,6 +7,7 @@ from flask import g, request
 from app.core.domain.errors import Unauthenticated
 from app.core.services import nodes
 from app.core.services.nodes import NodeRow
+from app.web.auth import refuse_two_carriers
 from app.web.transaction import reading
 
 ENROL_ENDPOINT = "agent.enrol_post"
@@ -14,7 +15,10 @@ ENROL_ENDPOINT = "agent.enrol_post"
 
 def guard() -> None:
     """Close every route but enrolment, which takes a token of another kind."""
-    if request.method == "OPTIONS" or request.endpoint == ENROL_ENDPOINT:
+    if request.method == "OPTIONS":
+        return
+    refuse_two_carriers()
+    if request.endpoint == ENROL_ENDPOINT:
         return
     g.node = _identify()
 
