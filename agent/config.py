@@ -108,7 +108,7 @@ def load_settings(
     attachments = _attachments(options)
     engine = None if options.no_engine or attachments else _engine(options)
     public_urls = _listed(options.endpoint_public)
-    direct = options.direct or bool(public_urls) or _is_loopback(hub)
+    direct = options.direct or bool(public_urls)
     return Settings(
         hub=hub,
         token=options.token or _token_from(options.token_file),
@@ -377,10 +377,6 @@ def _token_from(path: str | None) -> str | None:
         return Path(path).expanduser().read_text().strip() or None
     except OSError as error:
         raise SettingsUnusable(f"Can't read --token-file: {error}") from error
-
-
-def _is_loopback(hub: str) -> bool:
-    return urlsplit(hub).hostname in {"127.0.0.1", "localhost", "::1"}
 
 
 def _number(value: str | None) -> int | None:

@@ -26,6 +26,7 @@ STACK_BYTES = 256 * 1024
 PING_SECONDS = 15.0
 SILENCE_SECONDS = 45.0
 NOT_OFFERED_RETRY_SECONDS = 60.0
+ENROLLED_CHECK_SECONDS = 0.1
 
 _starting = threading.Lock()
 
@@ -94,9 +95,9 @@ class RelayClient:
             self._stopping.wait(backoff.next(at_least=at_least))
 
     def _serve_once(self, backoff: Backoff) -> None:
-        token = self._hub.identity.node_token
-        if token is None:
-            raise RelayLost("not enrolled yet")
+        while (token := self._hub.identity.node_token) is None:
+            if self._stopping.wait(ENROLLED_CHECK_SECONDS):
+                return
         web_socket = self._connect(token)
         link = _Link(
             web_socket,

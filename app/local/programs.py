@@ -82,7 +82,7 @@ def node_program(settings: Settings, enrolment_token: str) -> Program:
         "WEFT_AGENT_TOKEN": enrolment_token,
         "WEFT_AGENT_STATE_DIR": str(settings.data_dir / "node"),
     }
-    return Program("node", _python("agent", "--direct"), environment, stop_seconds=6)
+    return Program("node", _python("agent"), environment, stop_seconds=6)
 
 
 def served_models(settings: Settings, api_key: str) -> list[str]:

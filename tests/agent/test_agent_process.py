@@ -65,7 +65,8 @@ def start(hub: FakeHub, tmp_path: Path) -> Iterator[Start]:
 
 
 def start_engine(start: Start, *options: str) -> subprocess.Popen[bytes]:
-    return start("--threads", "1", "--slots", "2", "--context", "512", *options)
+    mode = () if "--mode" in options else ("--direct",)
+    return start("--threads", "1", "--slots", "2", "--context", "512", *mode, *options)
 
 
 def wait_for_ready(hub: FakeHub, *, after: int = 0) -> dict[str, Any]:

@@ -24,10 +24,10 @@ def test_a_model_file_names_its_model() -> None:
     assert settings.built_in.model_file == Path("/models/Tiny-Q4.gguf")
 
 
-def test_a_hub_on_this_machine_reaches_the_engine_directly() -> None:
-    assert load_settings(["--hub", "http://127.0.0.1:8000"], {}).is_direct
-    relayed = load_settings(["--hub", "http://127.0.0.1:8000", "--mode", "relay"], {})
-    assert not relayed.is_direct
+def test_a_hub_on_this_machine_uses_the_relay_too() -> None:
+    local = ["--hub", "http://127.0.0.1:8000"]
+    assert not load_settings(local, {}).is_direct
+    assert load_settings([*local, "--direct"], {}).is_direct
 
 
 def test_a_public_endpoint_means_direct() -> None:
