@@ -17,6 +17,7 @@ from flask import (
 )
 from flask.typing import ResponseReturnValue
 
+from app.core.domain.errors import Forbidden
 from app.extensions import csrf
 from app.web.auth import current_identity, find_identity
 from app.web.pages import install_pages, wants_fragment
@@ -85,7 +86,10 @@ def _guard() -> ResponseReturnValue | None:
     """Send visitors to the sign-in; refuse what a foreign page makes the browser send."""
     if request.method not in _SAFE_METHODS:
         csrf.protect()
-    if find_identity() is not None or request.endpoint in OPEN_ENDPOINTS:
+    identity = find_identity()
+    if identity is not None and identity.model_name is not None:
+        raise Forbidden(f"This key opens the model {identity.model_name} under /v1 only.")
+    if identity is not None or request.endpoint in OPEN_ENDPOINTS:
         return None
     if wants_fragment() or request.method not in _SAFE_METHODS:
         return Response("Sign in first.", 401, mimetype="text/plain")
