@@ -9,7 +9,7 @@ from flask import Response
 from app.blueprints.openai import schemas, translate
 from app.blueprints.openai.api import api
 from app.core.clock import utc_now
-from app.core.domain.errors import InvalidInput
+from app.core.domain.errors import InvalidInput, ModelNotFound
 from app.core.domain.runs import RunRequest, RunState
 from app.core.services import models
 from app.web.auth import current_identity
@@ -34,6 +34,8 @@ def list_models() -> schemas.ModelList:
 @api.route("GET", "/v1/models/<path:model_name>", answer=schemas.ModelCard)
 def get_model(model_name: str) -> schemas.ModelCard:
     """One model that some online node serves now."""
+    if current_identity().model_name not in {None, model_name}:
+        raise ModelNotFound(f"The model `{model_name}` does not exist.", field="model")
     return _card(
         models.get_available(
             reading(), model_name, now=utc_now(),

@@ -166,10 +166,10 @@ def refresh_jwt(
     session: Session, refresh_token: str, *, secret_key: str, lifetime: timedelta, now: datetime
 ) -> tuple[Account, TokenPair]:
     """A new pair for a valid refresh token. Raises Unauthenticated."""
-    family = _find_family(session, refresh_token, "refresh", secret_key=secret_key, now=now)
-    account = session.get(Account, family.account_id) if family else None
-    if family is None or account is None or not account.is_active:
+    found = _find_family(session, refresh_token, "refresh", secret_key=secret_key, now=now)
+    if found is None or not found[1].is_active:
         raise Unauthenticated("Invalid or expired refresh token.")
+    family, account = found
     family.expires_at = now + timedelta(days=REFRESH_DAYS)
     session.flush()
     return account, _sign_pair(account, family, secret_key, lifetime, now)
@@ -177,7 +177,8 @@ def refresh_jwt(
 
 def _find_family(
     session: Session, token: str, use: str, *, secret_key: str, now: datetime
-) -> Credential | None:
+) -> tuple[Credential, Account] | None:
+    """The sign-in that this JWT names, and its account."""
     try:
         claims = jwt.decode(
             token, secret_key, algorithms=["HS256"], options={"require": ["exp", "sub", "sid"]}
@@ -186,8 +187,16 @@ def _find_family(
         return None
     if claims.get("use") != use or not isinstance(claims.get("sid"), str):
         return None
-    family = session.scalar(sa.select(Credential).where(Credential.uid == claims["sid"]))
-    return family if family is not None and _is_live(family, now) else None
+    row = session.execute(
+        sa.select(Credential, Account)
+        .join(Account, Account.id == Credential.account_id)
+        .where(
+            Credential.uid == claims["sid"],
+            Credential.kind == CredentialKind.JWT,
+            Account.uid == claims["sub"],
+        )
+    ).first()
+    return (row[0], row[1]) if row is not None and _is_live(row[0], now) else None
 
 
 def _is_live(credential: Credential, now: datetime) -> bool:
@@ -214,9 +223,8 @@ def identify_jwt(
     session: Session, token: str, *, secret_key: str, now: datetime
 ) -> Identity | None:
     """Who holds this access token; None when it is invalid, expired or ended."""
-    family = _find_family(session, token, "access", secret_key=secret_key, now=now)
-    account = session.get(Account, family.account_id) if family else None
-    return identity_of(account, family) if account is not None else None
+    found = _find_family(session, token, "access", secret_key=secret_key, now=now)
+    return identity_of(found[1], found[0]) if found is not None else None
 
 
 def identity_of(account: Account, credential: Credential | None) -> Identity | None:

@@ -129,9 +129,14 @@ def submit_run(
 
 
 def get_run(session: Session, caller: Identity, uid: str) -> Run:
-    """The caller's own run; an admin's any. Raises NotFound."""
+    """The caller's own run; an admin's any; for a key of one model, that model's.
+
+    Raises NotFound.
+    """
     run = session.scalar(sa.select(Run).where(Run.uid == uid))
     if run is None or not caller.may_act_for(run.account_id):
+        raise NotFound("Run not found.")
+    if caller.model_name is not None and caller.model_name != run.model_name:
         raise NotFound("Run not found.")
     return run
 
