@@ -9,7 +9,9 @@ from app.web.dialects import dialect_map
 
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _HEADERS = "Authorization, Content-Type, X-API-Key, Accept, Last-Event-ID, X-Requested-With"
-_EXPOSED = "X-Total-Count, X-DeepResearch-Id, X-Truncated, Retry-After, Content-Disposition, ETag"
+_EXPOSED = (
+    "X-Total-Count, X-DeepResearch-Id, X-Truncated, Retry-After, Content-Disposition, ETag"
+)
 
 
 def install_cors(app: Flask) -> None:

@@ -33,5 +33,3 @@ def last_event_id(header: str | None) -> int:
     """The number that a reader saw last; 0 for none or nonsense."""
     text = (header or "").strip()
     return int(text) if text.isdecimal() and len(text) < 10 else 0
-
-

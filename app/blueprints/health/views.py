@@ -22,7 +22,9 @@ def ready() -> Response:
     """200 when the database, Redis and a worker are there; else 503 and which is missing."""
     checks = health.check(reading(), redis_client())
     status = 200 if all(value == "ok" for value in checks.values()) else 503
-    return json_response({"status": "ready" if status == 200 else "not ready", **checks}, status)
+    return json_response(
+        {"status": "ready" if status == 200 else "not ready", **checks}, status
+    )
 
 
 @api.route("GET", "/metrics", media_type="text/plain", is_open=True)
