@@ -57,7 +57,7 @@ def test_downloads_and_logs_are_shown(app: Flask, browser: Browser, node: Node) 
 
     page = browser.open(f"/nodes/{node.client_id}").text
 
-    assert "Downloading · 1 MiB/s" in visible(page)
+    assert "Downloading · 50 B of 100 B · 1 MiB/s · 1 s left" in visible(page)
     assert 'max="100" value="50"' in page
     assert "&lt;b&gt;out of memory&lt;/b&gt;" in page
 

@@ -6,10 +6,17 @@ from flask import Response, current_app, make_response, request
 
 from app.blueprints.dashboard import (
     account,
+    admin,
+    apps,
+    join,
     keys,
+    models,
+    node_parts,
     nodes,
     overview,
     playground,
+    points,
+    research,
     runs,
     views_auth,
     views_password,
@@ -19,7 +26,8 @@ from app.web.dialects import ApiError, Dialect
 from app.web.validation import json_response
 
 __all__ = [
-    "account", "dialect", "keys", "nodes", "overview", "playground", "runs", "views_auth",
+    "account", "admin", "apps", "dialect", "join", "keys", "models", "node_parts", "nodes",
+    "overview", "playground", "points", "research", "runs", "views_auth",
     "views_password",
 ]  # fmt: skip
 

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from app.core.services.node_reports import Live, Progress
     from app.core.services.nodes import NodeView
 
-_ENGINES = {
+ENGINE_NAMES = {
     "tgi": "TGI", "vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp",
     "ollama": "Ollama", "openai": "OpenAI-compatible",
 }  # fmt: skip
-_REPLICA_TONES = {"ready": "ok", "starting": "busy", "failed": "bad"}
+VALID_STATUSES = (("valid", "Valid"), ("warning", "Warning"), ("invalid", "Invalid"))
+REPLICA_TONES = {"ready": "ok", "starting": "busy", "failed": "bad"}
 _LEVEL_TONES = {"error": "bad", "critical": "bad", "warning": "warn"}
 
 
@@ -74,7 +75,6 @@ def node_page(
     *,
     runs: Sequence[Run],
     downloads: Sequence[Progress],
-    logs: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """Everything the node's own page shows."""
     beat = live.beat if live else None
@@ -93,8 +93,8 @@ def node_page(
         "models": [_replica(replica) for replica in node.replicas],
         "facts": _facts(node, beat),
         "runs": [node_run_row(run) for run in runs],
-        "downloads": downloads,
-        "logs": [_log_line(line) for line in logs],
+        "valid_status": node.valid_status,
+        "downloads": [download_row(one) for one in downloads],
     }
 
 
@@ -146,9 +146,9 @@ def _replica(replica: Replica) -> dict[str, Any]:
     return {
         "name": replica.model_name,
         "state": replica.state,
-        "tone": _REPLICA_TONES.get(replica.state, ""),
-        "title": replica.error or _ENGINES.get(replica.engine, replica.engine),
-        "engine": _ENGINES.get(replica.engine, replica.engine),
+        "tone": REPLICA_TONES.get(replica.state, ""),
+        "title": replica.error or ENGINE_NAMES.get(replica.engine, replica.engine),
+        "engine": ENGINE_NAMES.get(replica.engine, replica.engine),
         "version": replica.engine_version,
         "places": replica.concurrency,
         "context": replica.context_tokens,
@@ -157,7 +157,28 @@ def _replica(replica: Replica) -> dict[str, Any]:
     }
 
 
-def _log_line(line: dict[str, Any]) -> dict[str, Any]:
+def download_row(one: Progress) -> dict[str, Any]:
+    """A download with its bar and how long it takes yet."""
+    left = one.total_bytes - one.downloaded_bytes if one.total_bytes else None
+    is_running = one.status == "Downloading"
+    said = [one.status]
+    if one.total_bytes:
+        said.append(f"{size(one.downloaded_bytes)} of {size(one.total_bytes)}")
+    if is_running and one.speed_bps:
+        said.append(f"{size(one.speed_bps)}/s")
+        if left is not None:
+            said.append(f"{duration(max(1, left // one.speed_bps))} left")
+    return {
+        "model_name": one.model_name,
+        "said": " · ".join(said),
+        "percentage": f"{one.percentage:.0f}",
+        "is_shown": is_running or one.status == "Pending",
+        "error": one.error,
+    }
+
+
+def log_line(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of a log."""
     at = datetime.fromisoformat(str(line["at"]))
     return {
         "at": f"{at.astimezone(UTC):%H:%M:%S}",

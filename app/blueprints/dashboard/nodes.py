@@ -1,21 +1,27 @@
-"""Nodes: the list, each node's own page, and joining a machine."""
+"""Nodes: the list, and each node's own page."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import redis
-from flask import Response, request, url_for
+from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
-from app.blueprints.dashboard.node_presenters import node_page, node_row
+from app.blueprints.dashboard.node_parts import (
+    history_charts,
+    log_lines,
+    span_asked,
+    span_links,
+)
+from app.blueprints.dashboard.node_presenters import VALID_STATUSES, node_page, node_row
 from app.blueprints.dashboard.pages import blueprint, page, page_or_part, see_other
 from app.blueprints.dashboard.presenters import Question
 from app.core.clock import utc_now
 from app.core.domain.errors import InvalidInput, NotFound
-from app.core.services import accounts, enrolment, fleet, node_reports, nodes, runs
+from app.core.services import fleet, node_reports, nodes, runs
 from app.web.auth import current_identity
-from app.web.context import base_url, redis_client, settings
+from app.web.context import redis_client, settings
 from app.web.pages import wants_fragment
 from app.web.transaction import reading, unit_of_work
 
@@ -24,9 +30,6 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 25
 RUNS_SHOWN = 20
-LOG_LINES_SHOWN = 100
-# (hours, what the form says)
-LIFETIMES = ((1, "One hour"), (24, "One day"), (24 * 7, "One week"), (24 * 30, "30 days"))
 
 
 @blueprint.get("/nodes")
@@ -47,13 +50,14 @@ def show_nodes() -> ResponseReturnValue:
     return page_or_part(
         "nodes",
         "_nodes",
-        nodes=_rows(found),
+        nodes=node_rows(found),
         page=_page(number, total, whose),
         filters=_filters(sees_all=sees_all) if identity.is_admin else [],
     )
 
 
-def _rows(found: list[NodeView]) -> list[dict[str, object]]:
+def node_rows(found: list[NodeView]) -> list[dict[str, object]]:
+    """Lines of the list, with what each node measured last."""
     ids = [node.id for node in found]
     live, running = (
         node_reports.list_live(redis_client(), ids),
@@ -83,53 +87,30 @@ def _filters(*, sees_all: bool) -> list[tuple[str, str, bool, None]]:
     ]
 
 
-@blueprint.get("/nodes/join")
-def show_join() -> ResponseReturnValue:
-    """How a machine joins, and the form for its token."""
-    return _join_page()
-
-
-def _join_page(*, command: str = "", status: int = 200) -> Response:
-    return page("join", status=status, command=command, hub=base_url(), lifetimes=LIFETIMES)
-
-
-@blueprint.post("/nodes/join")
-def create_enrolment() -> ResponseReturnValue:
-    """Make an enrolment token. It stands on this answer and nowhere else."""
-    hours = request.form.get("hours", 24, type=int)
-    uses = request.form.get("uses", 1, type=int)
-    if hours not in dict(LIFETIMES) or not 1 <= uses <= 100:
-        raise InvalidInput("A token is good for 30 days and 100 machines at most.")
-    with unit_of_work() as session:
-        account = accounts.get_account(session, current_identity().account_id)
-        _, secret = enrolment.create_enrolment_token(
-            session, account, now=utc_now(), hours=hours, uses=uses
-        )
-    return _join_page(
-        command=f"python -m agent --hub {base_url()} --token {secret}", status=201
-    )
-
-
 @blueprint.get("/nodes/<client_id>")
 def show_node(client_id: str) -> ResponseReturnValue:
     """One node: what it has, how it is, what it serves and did."""
-    node, store = _view(client_id), redis_client()
+    node, store = view_node(client_id), redis_client()
     try:
         downloads = node_reports.list_downloads(store, node.id)
-        logs = node_reports.list_logs(store, node.id, limit=LOG_LINES_SHOWN)
     except redis.RedisError:  # what was reported is not worth an error page
-        downloads, logs = [], []
+        downloads = []
     shown = node_page(
         node,
         node_reports.list_live(store, [node.id]).get(node.id),
         runs=runs.list_runs(reading(), node_id=node.id, limit=RUNS_SHOWN),
         downloads=downloads,
-        logs=logs,
     )
-    return page_or_part("node", "_node", node=shown)
+    if wants_fragment():
+        return page("_node", node=shown)
+    span = span_asked()
+    return page(
+        "node", node=shown, valid_statuses=VALID_STATUSES, log=log_lines(node.id),
+        history=history_charts(node.id, span), spans=span_links(node.client_id, span),
+    )  # fmt: skip
 
 
-def _view(client_id: str) -> NodeView:
+def view_node(client_id: str) -> NodeView:
     """The caller's own node; an admin's any. Raises NotFound."""
     try:
         row = nodes.get_node(reading(), current_identity(), client_id)
@@ -163,7 +144,7 @@ def change_node(client_id: str) -> ResponseReturnValue:
 @blueprint.get("/nodes/<client_id>/remove")
 def confirm_remove_node(client_id: str) -> ResponseReturnValue:
     """Ask before a node leaves the network."""
-    node = _view(client_id)
+    node = view_node(client_id)
     question = Question(
         title=f"Remove “{node.name}”?",
         text="Its agent is refused from now on and it gets no more runs. "

@@ -33,6 +33,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_ENDPOINTS = frozenset(
     f"dashboard.{name}"
     for name in (
+        "download_apk",  # phones fetch a published app by its QR code
         "show_sign_in",
         "sign_in",
         "show_sign_up",
@@ -43,6 +44,10 @@ OPEN_ENDPOINTS = frozenset(
         "reset_password",
     )
 )
+# Forms with files in them; nobody but an admin may send these.
+_ADMIN_UPLOADS = {"dashboard.upload_apk": 513 * 2**20}
+_MAX_REFUSED_FORM = 2**20
+_UPLOADS = {"dashboard.ask_research": 12 * 2**20}  # an image and a question
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +75,23 @@ _ROOMS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         (
             ("Overview", "show_overview", "overview"),
             ("Playground", "show_playground", "playground"),
+            ("Research", "show_research", "research"),
             ("Runs", "show_runs", "runs"),
             ("API keys", "show_keys", "keys"),
         ),
     ),
-    ("Provide", (("Nodes", "show_nodes", "nodes"),)),
+    (
+        "Provide",
+        (
+            ("Nodes", "show_nodes", "nodes"),
+            ("Points", "show_points", "points"),
+            ("Models", "show_models", "models"),
+            ("Apps", "show_apps", "apks"),
+        ),
+    ),
     ("You", (("Account", "show_account", "account"),)),
 )
+_ADMIN_ROOMS = (("Admin", (("Administration", "show_admin", "admin"),)),)
 # The four rooms in the bar of a phone; the rest is under "More".
 _TABS = frozenset({"show_overview", "show_playground", "show_runs", "show_nodes"})
 
@@ -85,6 +100,7 @@ _TABS = frozenset({"show_overview", "show_playground", "show_runs", "show_nodes"
 def _guard() -> ResponseReturnValue | None:
     """Send visitors to the sign-in; refuse what a foreign page makes the browser send."""
     if request.method not in _SAFE_METHODS:
+        _limit_upload()
         csrf.protect()
     identity = find_identity()
     if identity is not None and identity.model_name is not None:
@@ -96,12 +112,24 @@ def _guard() -> ResponseReturnValue | None:
     return redirect(url_for("dashboard.show_sign_in", next=request.full_path.rstrip("?")), 303)
 
 
+def _limit_upload() -> None:
+    """Before a form with a file is read: how large it may be, and from whom."""
+    if request.endpoint in _ADMIN_UPLOADS:
+        identity = find_identity()
+        is_admin = identity is not None and identity.is_admin
+        most = _ADMIN_UPLOADS[request.endpoint] if is_admin else _MAX_REFUSED_FORM
+        request.max_content_length = most
+    elif request.endpoint in _UPLOADS:
+        request.max_content_length = _UPLOADS[request.endpoint]
+
+
 @blueprint.context_processor
 def _shared() -> dict[str, Any]:
     """What every page of a signed-in account shows around itself."""
     if find_identity() is None:
         return {"errors": {}}
-    groups = [NavGroup(title, tuple(_link(*room) for room in rooms)) for title, rooms in _ROOMS]
+    shown = _ROOMS + _ADMIN_ROOMS if current_identity().is_admin else _ROOMS
+    groups = [NavGroup(title, tuple(_link(*room) for room in rooms)) for title, rooms in shown]
     tabs = [_link(*room) for _, rooms in _ROOMS for room in rooms if room[1] in _TABS]
     return {"me": current_identity(), "nav": groups, "nav_tabs": tabs, "errors": {}}
 

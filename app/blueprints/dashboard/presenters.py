@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import url_for
 
+from app.core.domain.errors import Conflict, DomainError, TooLarge
 from app.core.domain.runs import RunState
 from app.web.pages import duration, number
 
@@ -27,6 +28,7 @@ RUN_FILTERS = {
 _DOORS = {
     "dashboard": "The playground",
     "openai": "OpenAI API",
+    "research": "Research",
     "torbiz": "Torbiz API",
     "aitip": "AITIP API",
     "dualquery": "DualQuery API",
@@ -42,6 +44,13 @@ class Shown:
     text: str
     tone: str = ""
     live: bool = False
+
+
+def form_status(error: DomainError) -> int:
+    """The status with which a form comes back that was refused."""
+    if isinstance(error, TooLarge):
+        return 413
+    return 409 if isinstance(error, Conflict) else 400
 
 
 @dataclass(frozen=True, slots=True)
