@@ -147,6 +147,8 @@ def _job_page(job: ResearchView, steps: list[StepView]) -> dict[str, Any]:
         "question": job.question_text,
         "image": lasting_file_url(job.image_file) if job.image_file else None,
         "state": _STATES[job.state],
+        "begun_state": _STATES["running"],
+        "is_queued": job.state == "queued",
         "is_live": not job.is_over,
         "error": job.error,
         "text": job.answer_text or "",

@@ -21,6 +21,13 @@ function showStep(list, news) {
   line.querySelector("[data-state]").textContent = news.text;
 }
 
+/** A job that waited when the page was made has been taken up. */
+function showBegun() {
+  document.querySelector("[data-no-steps]")?.remove();
+  document.querySelector("[data-queued]")?.remove();
+  document.querySelector("[data-begun]")?.removeAttribute("hidden");
+}
+
 if (report) {
   const source = new EventSource(report.dataset.events);
   const steps = document.querySelector("[data-steps]");
@@ -35,7 +42,7 @@ if (report) {
     text = "";
   });
   source.addEventListener("step", (event) => {
-    document.querySelector("[data-no-steps]")?.remove();
+    showBegun();
     showStep(steps, JSON.parse(event.data));
   });
   source.addEventListener("text", (event) => {
