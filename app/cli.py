@@ -12,7 +12,14 @@ from app.core.domain.accounts import Role
 from app.core.domain.errors import DomainError
 from app.core.ids import new_secret
 from app.core.models import Account
-from app.core.services import accounts, credentials, enrolment
+from app.core.services import (
+    accounts,
+    credentials,
+    device_types,
+    enrolment,
+    points,
+    points_check,
+)
 from app.web.transaction import unit_of_work
 
 weft = AppGroup("weft", help="Accounts, keys and nodes of this hub.")
@@ -86,6 +93,60 @@ def enrolment_token(login: str, hours: int, uses: int) -> None:
             session, account, now=utc_now(), hours=hours, uses=uses
         )
         click.echo(secret)
+
+
+@weft.command("approve-provider")
+@click.argument("login")
+def approve_provider(login: str) -> None:
+    """Approve a provider and grant the points that were held."""
+    with unit_of_work() as session:
+        account = _find(session, login)
+        given = points.approve_provider(session, account, actor_id=None, now=utc_now())
+        click.echo(f"approved {account.username}, granted {given / points.E4:.4f} points")
+
+
+@weft.command("rebuild-points")
+@click.option("--write", is_flag=True, help="Correct the rows that differ.")
+def rebuild_points(write: bool) -> None:
+    """Count points again from raw heartbeats and compare; fails when something differs."""
+    kept_days = current_app.extensions["weft_settings"].beats_kept_days
+    with unit_of_work() as session:
+        found = points_check.rebuild_points(
+            session, now=utc_now(), kept_days=kept_days, writes=write
+        )
+    for one in found:
+        click.echo(
+            f"{one.day} {one.client_id} device {one.device_index}: "
+            f"stored {_shown(one.stored_e4)}, counted {_shown(one.counted_e4)}"
+        )
+    if found and not write:
+        raise click.ClickException(f"{len(found)} rows differ; --write corrects them.")
+    click.echo(f"{len(found)} rows differed." if found else "All points agree.")
+
+
+def _shown(points_e4: int | None) -> str:
+    return "nothing" if points_e4 is None else f"{points_e4 / points.E4:.4f}"
+
+
+@weft.command("device-type")
+@click.argument("vendor_id")
+@click.argument("device_id")
+@click.argument("vendor")
+@click.argument("name")
+@click.argument("tflops", type=click.FloatRange(min=0, min_open=True))
+@click.option("--source", required=True, help="Where the figure comes from.")
+def device_type(
+    vendor_id: str, device_id: str, vendor: str, name: str, tflops: float, source: str
+) -> None:
+    """Add a kind of device to the table, or change one. Ids as 0x10de or 4318."""
+    try:
+        ids = int(vendor_id, 0), int(device_id, 0)
+    except ValueError:
+        raise click.ClickException("PCI ids are numbers, as 0x10de or 4318.") from None
+    with unit_of_work() as session:
+        device_types.set_type(
+            session, device_types.KnownType(*ids, vendor, name, tflops, source)
+        )
 
 
 def _find(session: Session, login: str) -> Account:

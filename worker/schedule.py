@@ -40,6 +40,9 @@ DUTIES: tuple[Duty, ...] = (
     Duty("due jobs", 1, "worker.schedule.enqueue_due_jobs"),
     Duty("research", 1, "worker.tasks.reap_research"),
     Duty("model choice", 30, "worker.tasks.choose_models"),
+    Duty("points", 600, "worker.housekeeping.settle_points"),
+    Duty("old heartbeats", 3600, "worker.housekeeping.expire_beats"),
+    Duty("silent nodes", 3600, "worker.housekeeping.drop_silent_nodes"),
 )
 
 LOCK_SECONDS: Final = 15.0

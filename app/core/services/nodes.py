@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -250,6 +250,31 @@ def remove_node(session: Session, node: Node, *, now: datetime) -> None:
         .values(state=ReplicaState.STOPPED, updated_at=now)
     )
     session.flush()
+
+
+def list_ids(session: Session, *, after_id: int, limit: int) -> list[int]:
+    """Ids of nodes, also of removed ones, in order."""
+    return list(
+        session.scalars(
+            sa.select(Node.id).where(Node.id > after_id).order_by(Node.id).limit(limit)
+        )
+    )
+
+
+def drop_silent(session: Session, *, now: datetime, days: int) -> int:
+    """Remove nodes without a way to an engine and without a beat for so long; how many."""
+    reachable = sa.exists().where(Replica.node_id == Node.id, Replica.endpoint_url.is_not(None))
+    silent = session.scalars(
+        sa.select(Node).where(
+            Node.removed_at.is_(None),
+            Node.relay.is_(None),
+            sa.func.coalesce(Node.last_beat_at, Node.created_at) < now - timedelta(days=days),
+            ~reachable,
+        )
+    ).all()
+    for node in silent:
+        remove_node(session, node, now=now)
+    return len(silent)
 
 
 def _conditions(
