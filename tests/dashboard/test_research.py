@@ -62,7 +62,9 @@ def test_asking_leads_to_the_page_where_the_report_grows(
     assert "How high is the tower?" in browser.open("/research").text
 
 
-@pytest.mark.parametrize(("question", "status"), [("", 400), ("x" * 20_001, 400), ("Why?", 503)])
+@pytest.mark.parametrize(
+    ("question", "status"), [("", 400), ("x" * 20_001, 400), ("Why?", 503)]
+)
 def test_what_can_not_be_asked_is_said_beside_the_question(
     browser: Browser, question: str, status: int
 ) -> None:
@@ -145,7 +147,9 @@ def test_deleting_asks_first(browser: Browser, owner: Person, add_job: Any) -> N
     assert browser.open(f"/research/{job.id}").status_code == 404
 
 
-@pytest.mark.parametrize("text", [*HOSTILE, "![x](http://evil/x.png)", "[a](javascript:alert(1))"])
+@pytest.mark.parametrize(
+    "text", [*HOSTILE, "![x](http://evil/x.png)", "[a](javascript:alert(1))"]
+)
 def test_a_hostile_report_does_nothing(
     browser: Browser, owner: Person, add_job: Any, text: str
 ) -> None:

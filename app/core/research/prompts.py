@@ -86,7 +86,8 @@ def ask_for_plan(question: str, image_text: str, budget: Budget) -> Ask:
         "together answer it. Each stands on its own: name the subject in each. Write one per "
         "line, numbered, and nothing else."
     )
-    user = f"Question: {question[:left]}{_image_part(image_text, left // 3)}"
+    image = _image_part(image_text, left // 3)
+    user = f"Question: {question[: left - len(image)]}{image}"
     return _ask(system, user, tokens, 0.3)
 
 
