@@ -76,7 +76,7 @@ def namespace() -> Iterator[Namespace]:
 
 @pytest.fixture
 def hub(make_hub: MakeHub) -> Iterator[RunningHub]:
-    hub = make_hub(WEFT_HOST="0.0.0.0", AUTO_APPROVE_PROVIDERS="1")
+    hub = make_hub(WEFT_HOST="0.0.0.0", AUTO_APPROVE_PROVIDERS="1")  # noqa: S104
     yield hub
     hub.stop()
 

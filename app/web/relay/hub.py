@@ -24,7 +24,7 @@ from app.core.services import relay
 from app.core.services.node_tokens import NodeTokens
 from app.extensions import db
 from app.web.relay import websocket
-from app.web.relay.link import PING_SECONDS, SILENCE_SECONDS, AgentLink, keep_alive
+from app.web.relay.link import PING_SECONDS, AgentLink, keep_alive
 from app.web.relay.listener import Bound, bind, serve_workers
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class RelayHub:
         """Close what is silent, revoked or held elsewhere; ask the others for a sign of life."""
         now = time.monotonic()
         for link in list(self._links.values()):
-            if now - link.heard_at > SILENCE_SECONDS:
+            if link.is_dead(now):
                 link.close(websocket.GOING_AWAY, "Nothing was heard for too long.")
             elif now - link.pinged_at > PING_SECONDS:
                 link.ping(now)

@@ -54,6 +54,11 @@ class AgentLink:
         """Whether no request is under way."""
         return not self._answers
 
+    def is_dead(self, now: float) -> bool:
+        """Whether the agent has said nothing, or taken nothing, for too long."""
+        silence = max(now - self.heard_at, self._outbox.stalled_seconds(now))
+        return silence > SILENCE_SECONDS
+
     def serve(self) -> None:
         """Read frames until the connection ends; then everything on it has failed."""
         why = _LOST

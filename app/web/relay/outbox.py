@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +21,18 @@ from gevent.event import Event
 class Outbox:
     """What goes out on one socket. `on_broken` is called once, when it can't be sent."""
 
-    __slots__ = ("_is_broken", "_is_flushing", "_on_broken", "_on_empty", "_raw", "_socket",
-                 "_waiting", "room", "waiting_bytes")  # fmt: skip
+    __slots__ = (
+        "_is_broken",
+        "_is_flushing",
+        "_moved_at",
+        "_on_broken",
+        "_on_empty",
+        "_raw",
+        "_socket",
+        "_waiting",
+        "room",
+        "waiting_bytes",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -38,9 +49,14 @@ class Outbox:
         self._is_broken = False
         self._on_broken = on_broken
         self._on_empty = on_empty
+        self._moved_at = 0.0
         self.waiting_bytes = 0
         self.room = Event()
         self.room.set()
+
+    def stalled_seconds(self, now: float) -> float:
+        """For how long the other side has taken nothing of what waits."""
+        return now - self._moved_at if self.waiting_bytes else 0.0
 
     def put(self, data: bytes) -> None:
         """Send, or keep until it can be sent. Never waits."""
@@ -62,6 +78,7 @@ class Outbox:
         self.room.clear()
         if not self._is_flushing:
             self._is_flushing = True
+            self._moved_at = time.monotonic()
             gevent.spawn(self._flush)
 
     def wait_for_room(self, limit_bytes: int) -> bool:
@@ -83,6 +100,7 @@ class Outbox:
                 data = self._waiting.popleft()
                 self._socket.sendall(data)
                 self.waiting_bytes -= len(data)
+                self._moved_at = time.monotonic()
         except OSError:
             self._break()
         finally:
