@@ -16,7 +16,6 @@ from app.core.services import node_history, node_reports, nodes
 from app.web.auth import current_identity
 from app.web.charts import Series
 from app.web.context import redis_client
-from app.web.pages import size
 from app.web.transaction import reading
 
 LOG_LINES_SHOWN = 300
@@ -85,7 +84,6 @@ def history_charts(node_id: int, span: str) -> dict[str, Any]:
             Series("Received", [one.received for one in points]),
             Series("Sent", [one.sent for one in points]),
         ],
-        "form": lambda value: f"{size(value)}/s",
     }
 
 
