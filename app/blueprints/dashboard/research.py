@@ -31,7 +31,6 @@ from app.web.files import lasting_file_url
 from app.web.live_research import LiveResearch
 from app.web.markdown import render_markdown
 from app.web.pages import wants_fragment
-from app.web.report_pdf import render_pdf
 from app.web.sse import frame, sse_response
 from app.web.transaction import reading, release
 
@@ -210,6 +209,8 @@ def download_research_markdown(job_id: str) -> ResponseReturnValue:
 @blueprint.get("/research/<job_id>/report.pdf")
 def download_research_pdf(job_id: str) -> ResponseReturnValue:
     """The report as a PDF."""
+    from app.web.report_pdf import render_pdf  # 34 MB, for few who export
+
     job = _finished(job_id)
     release()
     facts = f"Researched by Weft with {job.model_name}, {job.asked_at:%Y-%m-%d %H:%M} UTC"

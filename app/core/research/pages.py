@@ -6,7 +6,6 @@ import html
 import logging
 import re
 
-import trafilatura
 
 from app.core.offload import run_off_loop
 from app.core.research.plan import one_line
@@ -35,6 +34,8 @@ def _read(body: bytes, content_type: str) -> tuple[str, str]:
     if content_type not in HTML_TYPES:
         return "", source
     title = _TITLE.search(source)
+    import trafilatura  # 13 MB, and few workers ever read a page
+
     found = trafilatura.extract(
         source, include_comments=False, include_tables=True, include_images=False,
         include_links=False, with_metadata=False,

@@ -13,8 +13,6 @@ from typing import Any
 import jwt as pyjwt
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from google.auth import exceptions as google_exceptions
-from google.auth import jwt as google_jwt
 from sqlalchemy.orm import Session
 
 from app.core.domain.errors import (
@@ -89,6 +87,9 @@ class GoogleVerifier:
         )
 
     def _decode(self, token: str) -> Mapping[str, Any]:
+        from google.auth import exceptions as google_exceptions  # 9 MB, and few hubs use it
+        from google.auth import jwt as google_jwt
+
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise _refused()
         try:
