@@ -187,6 +187,7 @@ def _change(
     asked = InferenceBody(
         question_text=question_text or found.question_text,
         desired_model=desired_model or found.desired_model,
+        answer_text=None,
         max_tokens=body.max_tokens, temperature=body.temperature, top_p=body.top_p,
     )  # fmt: skip
     return _ask_and_wait(asked, inference_id)

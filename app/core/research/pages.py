@@ -6,7 +6,6 @@ import html
 import logging
 import re
 
-
 from app.core.offload import run_off_loop
 from app.core.research.plan import one_line
 
