@@ -138,6 +138,16 @@ def test_patch_of_the_answer_stores_it_and_of_the_question_asks_again(
     assert served.server.requests[-1].json["messages"][-1]["content"] == "How?"
 
 
+def test_put_with_an_answer_stores_all_of_it_and_asks_nobody(
+    hub: RunningHub, caller: Caller
+) -> None:
+    made = ask(hub, caller, desired_model="m", answer_text="old").json()
+    body = {"question_text": "New?", "desired_model": "n", "answer_text": "new"}
+    changed = call(hub, caller, "PUT", f"/inference/{made['id']}/", body).json()
+    assert {name: changed[name] for name in body} == body
+    assert changed["source"] == "imported"
+
+
 def test_put_replaces_and_delete_forgets(hub: RunningHub, caller: Caller) -> None:
     served = hub.serve()
     made = ask(hub, caller, desired_model=served.model).json()

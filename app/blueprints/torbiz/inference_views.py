@@ -177,17 +177,19 @@ def _change(
 ) -> InferenceObject:
     _check_client(body)
     found = inferences.get_inference(reading(), current_identity(), inference_id)
-    if body.answer_text and (isinstance(body, InferencePatch) or question_text):
+    question_text = question_text or found.question_text
+    desired_model = desired_model or found.desired_model
+    if body.answer_text:
         with unit_of_work() as session:
-            inferences.store_answer(session, inference_id, body.answer_text)
-        if question_text is None and desired_model is None:
-            return _get(inference_id)
-    if question_text is None and desired_model is None:
+            inferences.store_answer(
+                session, inference_id, question_text=question_text,
+                desired_model=desired_model, answer_text=body.answer_text,
+            )  # fmt: skip
+        return _get(inference_id)
+    if body.question_text is None and body.desired_model is None:
         return _object(found)
     asked = InferenceBody(
-        question_text=question_text or found.question_text,
-        desired_model=desired_model or found.desired_model,
-        answer_text=None,
+        question_text=question_text, desired_model=desired_model, answer_text=None,
         max_tokens=body.max_tokens, temperature=body.temperature, top_p=body.top_p,
     )  # fmt: skip
     return _ask_and_wait(asked, inference_id)

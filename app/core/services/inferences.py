@@ -144,12 +144,23 @@ def ask(
     return inference_id, submitted
 
 
-def store_answer(session: Session, inference_id: int, answer_text: str) -> None:
-    """Replace the answer by the caller's own."""
+def store_answer(
+    session: Session,
+    inference_id: int,
+    *,
+    question_text: str,
+    desired_model: str,
+    answer_text: str,
+) -> None:
+    """Replace a question together with its answer: nobody is asked."""
     session.execute(
         sa.update(Inference)
         .where(Inference.id == inference_id)
-        .values(imported_answer=answer_text)
+        .values(
+            question_text=question_text,
+            desired_model=desired_model,
+            imported_answer=answer_text,
+        )
     )
 
 
