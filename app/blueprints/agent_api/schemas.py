@@ -11,8 +11,9 @@ from app.core.domain.beats import MAX_DEVICES, MAX_REPLICAS
 ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 Text = Annotated[str, Field(max_length=200)]
 Bytes = Annotated[int, Field(ge=0, le=2**53)]
+NetworkBytes = Annotated[int, Field(ge=0, le=2**45)]
 Reading = Annotated[float, Field(ge=-1_000_000, le=1_000_000, allow_inf_nan=False)]
-PciId = Annotated[int, Field(ge=0, le=0xFFFFFFFF)]
+PciId = Annotated[int, Field(ge=0, le=0x7FFFFFFF)]
 Index = Annotated[int, Field(ge=0, le=1023)]
 
 
@@ -115,8 +116,8 @@ class HeartbeatBody(AgentModel):
     cpu_usage: Reading | None = None
     memory_usage: Reading | None = None
     disk_usage: Reading | None = None
-    network_rx: Bytes | None = None
-    network_tx: Bytes | None = None
+    network_rx: NetworkBytes | None = None
+    network_tx: NetworkBytes | None = None
     devices: list[DeviceValues] = Field([], max_length=MAX_DEVICES)
     replicas: list[ReplicaLoad] | None = Field(None, max_length=MAX_REPLICAS)
     uptime_seconds: Reading | None = None

@@ -22,8 +22,8 @@ GivenText = BeforeValidator(_as_text)
 Word = Annotated[str, GivenText, Field(max_length=64)]
 NodeToken = Annotated[str, Field(min_length=1, max_length=200)]
 Reading = Annotated[float, Field(ge=-1_000_000, le=1_000_000, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(ge=0, le=2**53)]
-PciId = Annotated[int, Field(ge=0, le=0xFFFFFFFF)]
+NetworkBytes = Annotated[int, Field(ge=0, le=2**45)]
+PciId = Annotated[int, Field(ge=0, le=0x7FFFFFFF)]
 
 
 class ModelNodeBody(BaseModel):
@@ -82,8 +82,8 @@ class ModelHeartbeatBody(BaseModel):
     cpu_usage: Reading | None = None
     memory_usage: Reading | None = None
     disk_usage: Reading | None = None
-    network_rx: Bytes | None = None
-    network_tx: Bytes | None = None
+    network_rx: NetworkBytes | None = None
+    network_tx: NetworkBytes | None = None
     devices: list[DeviceValues] | None = Field(None, max_length=MAX_DEVICES)
 
 

@@ -13,8 +13,9 @@ MAX_DEVICES: Final = 64
 MAX_REPLICAS: Final = 64
 
 Reading = Annotated[float, msgspec.Meta(ge=-1_000_000, le=1_000_000)]
-Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-PciId = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
+# So bounded, that a day of them fits in 64 bits.
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**45)]
+PciId = Annotated[int, msgspec.Meta(ge=0, le=0x7FFFFFFF)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
