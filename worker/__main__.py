@@ -44,6 +44,7 @@ def main() -> int:
         on_start=[duties.start],
         on_tick=[Schedule(context.store).tick],
     )
+    tasks.hand_over_when(worker.is_stopping)
     try:
         finished = worker.work()
     finally:

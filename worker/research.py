@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import gevent
@@ -26,13 +28,19 @@ log = logging.getLogger(__name__)
 
 MOST_ATTEMPTS = 12
 RING_AGAIN_SECONDS = 5.0
+LOOK_SECONDS = 0.5
+
+
+class HandedOver(Exception):
+    """This worker stops; the next one goes on."""
 
 
 class Researcher:
     """One per worker process."""
 
-    def __init__(self, context: WorkerContext) -> None:
+    def __init__(self, context: WorkerContext, is_stopping: Callable[[], bool]) -> None:
         self._context = context
+        self._is_stopping = is_stopping
         self._availability = Availability()
         self._hub: StreamHub | None = None
 
@@ -92,9 +100,19 @@ class Researcher:
             drive.run()
 
     def _keep(self, asker: Asker, body: Greenlet[..., None]) -> None:
-        """Renew the lease while the job is driven; end the driving when it is lost."""
+        """Renew the lease while the job is driven; end the driving when it is lost.
+
+        A worker that stops would only keep it waiting: another one goes on with it.
+        """
+        renew_at = 0.0
         while True:
-            gevent.sleep(self._context.settings.run_lease_seconds / 3)
+            gevent.sleep(LOOK_SECONDS)
+            if self._is_stopping():
+                body.kill(HandedOver(), block=False)
+                return
+            if time.monotonic() < renew_at:
+                continue
+            renew_at = time.monotonic() + self._context.settings.run_lease_seconds / 3
             try:
                 asker.do(lambda session: None)
             except Lost as lost:
@@ -110,8 +128,8 @@ class Researcher:
         if isinstance(outcome, Lost):
             self._leave(claim, written)
             return
-        if isinstance(outcome, OperationalError | redis.RedisError | OSError):
-            log.warning("research %s is handed on: %s", claim.uid, outcome)
+        if isinstance(outcome, HandedOver | OperationalError | redis.RedisError | OSError):
+            log.warning("research %s is handed on: %r", claim.uid, outcome)
             self._let_go(claim, written)
             return
         code = error = None

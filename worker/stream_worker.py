@@ -127,6 +127,10 @@ class StreamWorker(BaseWorker):
         self._end(others)
         return finished
 
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._signals > 0
+
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """Signal handler: only counts. The main greenlet looks at the count."""
         self._signals += 1

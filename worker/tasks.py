@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from app.core.clock import utc_now
 from app.core.services import model_choice
 from worker import mails
@@ -15,6 +17,11 @@ _state: dict[str, object] = {}
 def install(context: WorkerContext, executor: Executor) -> None:
     """Give the tasks of this process what they work with."""
     _state.update(context=context, executor=executor)
+
+
+def hand_over_when(is_stopping: Callable[[], bool]) -> None:
+    """Jobs that another worker can go on with are given away as soon as this says so."""
+    _state["researcher"] = Researcher(context(), is_stopping)
 
 
 def context() -> WorkerContext:
@@ -64,9 +71,8 @@ def choose_models() -> None:
 
 
 def _researcher() -> Researcher:
-    found = _state.get("researcher")
-    if not isinstance(found, Researcher):
-        found = _state["researcher"] = Researcher(context())
+    found = _state["researcher"]
+    assert isinstance(found, Researcher)  # noqa: S101 - hand_over_when() put it there
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -120,6 +121,25 @@ def test_two_killed_workers_leave_one_complete_report(
         *QUESTIONS,
         "Conclusion",
     ]
+
+
+def test_a_worker_that_stops_hands_its_research_over(
+    own_hub: RunningHub, read: Callable[[], Reading]
+) -> None:
+    engine = ResearchEngine(pause_seconds=0.15)
+    put_online(own_hub, "durable", engine)
+    reading = read()
+    reading.wait_for("## Plan")
+    own_hub.start("worker-2")
+    stopping = own_hub.processes.pop("worker")
+
+    stopping.send_signal(signal.SIGTERM)
+    reading.finish()
+
+    assert stopping.wait(40) == 0
+    assert_complete(reading.text)
+    assert reading.kept()["answer_text"] == reading.text
+    assert max(Counter(engine.asked).values()) == 1
 
 
 def test_a_killed_node_leaves_one_complete_report(
