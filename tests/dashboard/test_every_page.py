@@ -11,7 +11,7 @@ from app.blueprints.dashboard.pages import OPEN_ENDPOINTS
 from tests.dashboard.conftest import HOSTILE, Browser, Rows
 from tests.fixtures.accounts import Person
 
-ROOMS = ("/", "/playground", "/runs", "/nodes", "/keys", "/account")
+ROOMS = ("/", "/playground", "/research", "/runs", "/nodes", "/keys", "/account")
 DOORS = ("/sign-in", "/sign-up")
 
 
