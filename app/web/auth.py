@@ -210,6 +210,17 @@ def _by_password(basic: Authorization) -> Identity | None:
 
 
 def _session_identity() -> Identity | None:
+    identity = peek_session()
+    if identity is not None and request.method not in _SAFE_METHODS:
+        _check_csrf()
+    return identity
+
+
+def peek_session() -> Identity | None:
+    """Whose browser it is, before its body is read: for limits, never for rights.
+
+    Whether a foreign page made it send this is not looked at.
+    """
     secret = session.get(SESSION_SECRET)
     if not isinstance(secret, str):
         return None
@@ -223,8 +234,6 @@ def _session_identity() -> Identity | None:
             session.clear()
             return None
         cache.remember("session", secret, identity)
-    if request.method not in _SAFE_METHODS:
-        _check_csrf()
     return identity
 
 

@@ -19,7 +19,7 @@ from flask.typing import ResponseReturnValue
 
 from app.core.domain.errors import Forbidden
 from app.extensions import csrf
-from app.web.auth import current_identity, find_identity
+from app.web.auth import current_identity, find_identity, peek_session
 from app.web.pages import install_pages, wants_fragment
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _guard() -> ResponseReturnValue | None:
 def _limit_upload() -> None:
     """Before a form with a file is read: how large it may be, and from whom."""
     if request.endpoint in _ADMIN_UPLOADS:
-        identity = find_identity()
+        identity = peek_session()
         is_admin = identity is not None and identity.is_admin
         most = _ADMIN_UPLOADS[request.endpoint] if is_admin else _MAX_REFUSED_FORM
         request.max_content_length = most
