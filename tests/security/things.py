@@ -97,7 +97,7 @@ class Things:
                 rung_at=now,
                 finished_at=now,
                 deadline_at=now + timedelta(minutes=5),
-            )  # fmt: skip
+            )
         )
 
     def inference(self) -> int:
@@ -109,7 +109,7 @@ class Things:
                 question_text=f"{MARK} why?",
                 desired_model=MODEL,
                 created_at=utc_now(),
-            )  # fmt: skip
+            )
         ).id
 
     def research(self) -> int:
@@ -129,7 +129,7 @@ class Things:
                 rung_at=now,
                 deadline_at=now,
                 finished_at=now,
-            )  # fmt: skip
+            )
         )
         self._add(
             ResearchStep(
@@ -141,22 +141,31 @@ class Things:
                 result=MARK,
                 started_at=now,
                 finished_at=now,
-            )  # fmt: skip
+            )
         )
         return int(job.id)
 
     def hardware(self) -> int:
         """A machine as torbiz describes it."""
         now = utc_now()
-        texts = ("gpu_info", "cpu_name", "cpu_core", "cpu_frequency", "total_memory",
-                 "total_swap", "ram", "os_name", "os_version")  # fmt: skip
+        texts = (
+            "gpu_info",
+            "cpu_name",
+            "cpu_core",
+            "cpu_frequency",
+            "total_memory",
+            "total_swap",
+            "ram",
+            "os_name",
+            "os_version",
+        )
         return self._add(
             HardwareRecord(
                 account_id=self.owner.id,
                 created_at=now,
                 updated_at=now,
                 **{name: f"{MARK} {name}" for name in texts},
-            )  # fmt: skip
+            )
         ).id
 
     def everything(self) -> None:

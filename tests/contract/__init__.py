@@ -1,0 +1,1 @@
+"""The contracts of foreign clients, call by call."""
