@@ -85,7 +85,7 @@ def client_list(session: Session, account_id: int) -> object:
         session, NodeFilter(account_id, valid_status="valid"), now=TODAY,
         offline_after_seconds=90,
     )  # fmt: skip
-    return monitoring.health_of(session, [node.id for node in found], now=TODAY)
+    return monitoring.health_of(session, found, now=TODAY)
 
 
 def client_stat(session: Session, account_id: int) -> object:

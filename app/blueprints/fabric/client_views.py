@@ -72,7 +72,7 @@ def _client_list(query: schemas.ClientListQuery) -> Response:
         page=query.page, page_size=query.page_size,
     )  # fmt: skip
     ids = [node.id for node in found]
-    health = monitoring.health_of(reading(), ids, now=now)
+    health = monitoring.health_of(reading(), found, now=now)
     live = node_reports.list_live(redis_client(), ids)
     devices = [
         translate.client_device(node, live.get(node.id), health.get(node.id, 0.0))
@@ -90,7 +90,7 @@ def _client_list(query: schemas.ClientListQuery) -> Response:
 def client_device_detail(query: schemas.ClientQuery) -> Response:
     """One node and what its devices measured last."""
     node = _find(account_of(query.user_id), query.client_id)
-    health = monitoring.health_of(reading(), [node.id], now=utc_now())
+    health = monitoring.health_of(reading(), [node], now=utc_now())
     live = node_reports.list_live(redis_client(), [node.id])
     return envelope(translate.client_detail(node, live.get(node.id), health.get(node.id, 0.0)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -76,6 +76,30 @@ class FleetStat:
     uptime_rate: float
 
 
+class History(Protocol):
+    """What health is made from; `nodes.NodeView` is one."""
+
+    @property
+    def id(self) -> int:
+        """The node's row."""
+        ...
+
+    @property
+    def created_at(self) -> datetime:
+        """When it joined."""
+        ...
+
+    @property
+    def total_heartbeats(self) -> int:
+        """All its counted beats."""
+        ...
+
+    @property
+    def uptime_days(self) -> int:
+        """On how many days."""
+        ...
+
+
 def own_nodes(
     session: Session, account_id: int, *, client_id: str | None = None
 ) -> dict[int, NodeName]:
@@ -88,26 +112,30 @@ def own_nodes(
     return {row.id: NodeName(*row) for row in session.execute(query)}
 
 
-def health_of(session: Session, node_ids: Sequence[int], *, now: datetime) -> dict[int, float]:
+def health_of(session: Session, nodes: Sequence[History], *, now: datetime) -> dict[int, float]:
     """How reliably nodes beat, 0 to 100: the mean over their days of beats ÷ expected beats.
 
     A whole day expects 720, today those so far, a node's first day those since it joined.
     """
+    seen = [node for node in nodes if node.uptime_days > 0]
     today = now.astimezone(UTC).date()
-    nodes = session.execute(
-        sa.select(Node.id, Node.created_at, Node.total_heartbeats, Node.uptime_days).where(
-            Node.id.in_(node_ids), Node.uptime_days > 0
-        )
-    ).all()
-    short = _beats_of_short_days(session, node_ids, today)
+    short = _beats_of_short_days(session, [node.id for node in seen], today)
+    midnight = datetime(today.year, today.month, today.day, tzinfo=UTC)
+    expected_today = _expected(today, midnight, now)
     found = {}
-    for node_id, created_at, total, days in nodes:
-        rate = 0.0
-        for day in {today, created_at.date()}:
-            beats = short.get((node_id, day), 0)
-            total -= beats
-            rate += min(1.0, beats / _expected(day, created_at, now))
-        found[node_id] = min(100.0, max(0.0, (rate + total / BUCKETS_A_DAY) / days * 100))
+    for node in seen:
+        rate, whole = 0.0, node.total_heartbeats
+        beats = short.get((node.id, today), 0)
+        if beats and node.created_at < midnight:
+            whole -= beats
+            rate += min(1.0, beats / expected_today)
+        first = node.created_at.date()
+        beats = short.get((node.id, first), 0)
+        if beats:
+            whole -= beats
+            rate += min(1.0, beats / _expected(first, node.created_at, now))
+        health = (rate + whole / BUCKETS_A_DAY) / node.uptime_days * 100
+        found[node.id] = min(100.0, max(0.0, health))
     return found
 
 

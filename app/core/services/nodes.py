@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -20,12 +22,12 @@ from app.core.domain.nodes import (
     status_of,
 )
 from app.core.ids import hash_secret, parse_client_id
-from app.core.models import Account, Device, Node, Replica
+from app.core.models import Account, Node, Replica
 from app.core.services import accounts
 from app.core.services.desired import bump
-from app.core.services.inventory import list_devices
+from app.core.services.inventory import DeviceView, list_devices
 from app.core.services.placement import online_condition
-from app.core.services.replicas import list_replicas
+from app.core.services.replicas import ReplicaView, list_replicas
 
 MAX_NAME = 64
 # The edges hand rows on and import no tables.
@@ -63,13 +65,21 @@ class NodeView:
     total_heartbeats: int
     uptime_days: int
     is_draining: bool
-    devices: tuple[Device, ...]
-    replicas: tuple[Replica, ...]
+    devices: tuple[DeviceView, ...]
+    replicas: tuple[ReplicaView, ...]
 
     @property
     def tflops(self) -> float:
         """The speed of all devices that the device table knows."""
         return sum(device.tflops or 0.0 for device in self.devices)
+
+
+# Columns instead of entities: a list of a thousand nodes takes half the time.
+_LISTED = (
+    Node.id, Node.client_id, Node.account_id, Account.username, Node.name, Node.wanted_status,
+    Node.valid_status, Node.os_type, Node.agent_version, Node.last_beat_at, Node.stopped_at,
+    Node.created_at, Node.total_heartbeats, Node.uptime_days,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +141,7 @@ def list_nodes(
     conditions = _conditions(wanted, now, offline_after_seconds)
     total = session.scalar(sa.select(sa.func.count()).select_from(Node).where(*conditions))
     query = (
-        sa.select(Node, Account.username)
+        sa.select(*_LISTED)
         .join(Account, Account.id == Node.account_id)
         .where(*conditions)
         .order_by(Node.name, Node.client_id)
@@ -139,18 +149,16 @@ def list_nodes(
     if page_size is not None:
         query = query.limit(page_size).offset((page - 1) * page_size)
     rows = session.execute(query).all()
-    ids = [node.id for node, _ in rows]
+    ids = [row.id for row in rows]
     devices, replicas = list_devices(session, ids), list_replicas(session, ids)
-    views = [
-        _view(
-            node, owner, devices.get(node.id, []), replicas.get(node.id, []),
-            is_online(
-                node.last_beat_at, node.stopped_at,
-                now=now, offline_after_seconds=offline_after_seconds,
-            ),
-        )
-        for node, owner in rows
-    ]  # fmt: skip
+    views = []
+    for row in rows:
+        is_on = is_online(
+            row.last_beat_at, row.stopped_at,
+            now=now, offline_after_seconds=offline_after_seconds,
+        )  # fmt: skip
+        own = devices.get(row.id, ()), replicas.get(row.id, ())
+        views.append(_view(row, *own, online=is_on))
     return views, total or 0
 
 
@@ -309,24 +317,24 @@ def _has_status(
 
 
 def _view(
-    node: Node, owner: str, devices: list[Device], replicas: list[Replica], online: bool
+    row: Any, devices: Sequence[DeviceView], replicas: Sequence[ReplicaView], *, online: bool
 ) -> NodeView:
     return NodeView(
-        id=node.id,
-        client_id=node.client_id,
-        account_id=node.account_id,
-        owner=owner,
-        name=node.name,
-        status=status_of(node.wanted_status, online=online),
-        wanted_status=node.wanted_status,
-        valid_status=node.valid_status,
-        os_type=node.os_type,
-        agent_version=node.agent_version,
-        last_beat_at=node.last_beat_at,
-        created_at=node.created_at,
-        total_heartbeats=node.total_heartbeats,
-        uptime_days=node.uptime_days,
-        is_draining=is_draining(node.wanted_status),
+        id=row.id,
+        client_id=row.client_id,
+        account_id=row.account_id,
+        owner=row.username,
+        name=row.name,
+        status=status_of(row.wanted_status, online=online),
+        wanted_status=row.wanted_status,
+        valid_status=row.valid_status,
+        os_type=row.os_type,
+        agent_version=row.agent_version,
+        last_beat_at=row.last_beat_at,
+        created_at=row.created_at,
+        total_heartbeats=row.total_heartbeats,
+        uptime_days=row.uptime_days,
+        is_draining=is_draining(row.wanted_status),
         devices=tuple(devices),
         replicas=tuple(replicas),
     )

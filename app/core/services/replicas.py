@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -75,14 +76,35 @@ def why_not(report: ReplicaReport, policy: OutboundPolicy) -> str | None:
     return None
 
 
-def list_replicas(session: Session, node_ids: Sequence[int]) -> dict[int, list[Replica]]:
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """A replica as lists show it."""
+
+    model_name: str
+    served_name: str
+    engine: str
+    state: str
+    endpoint_url: str | None
+    concurrency: int
+    context_tokens: int | None
+    engine_version: str | None
+    error: str | None
+    created_at: datetime
+
+
+_VIEWED = tuple(getattr(Replica, field.name) for field in fields(ReplicaView))
+
+
+def list_replicas(session: Session, node_ids: Sequence[int]) -> dict[int, list[ReplicaView]]:
     """The replicas of these nodes, by node, by name."""
-    found: dict[int, list[Replica]] = {}
-    rows = session.scalars(
-        sa.select(Replica).where(Replica.node_id.in_(node_ids)).order_by(Replica.model_name)
+    found: dict[int, list[ReplicaView]] = {}
+    rows = session.execute(
+        sa.select(Replica.node_id, *_VIEWED)
+        .where(Replica.node_id.in_(node_ids))
+        .order_by(Replica.model_name)
     )
-    for row in rows:
-        found.setdefault(row.node_id, []).append(row)
+    for node_id, *values in rows:
+        found.setdefault(node_id, []).append(ReplicaView(*values))
     return found
 
 

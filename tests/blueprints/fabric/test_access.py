@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy.orm import Session, sessionmaker
 
 from app.blueprints.fabric.api import api
 from tests import fleet
@@ -42,6 +43,12 @@ SHARED = {
     ("GET", "/api/models/get"), ("GET", "/api/apk/get"), ("GET", "/api/apk/list"),
 }  # fmt: skip
 ROUTES = sorted(REQUESTS)
+
+
+@pytest.fixture
+def nodes(sessions: sessionmaker[Session], owner: Person) -> Nodes:
+    """One node; who may ask does not depend on what it has done."""
+    return {"alpha": fleet.make_node(sessions, owner.id, "Alpha_1", client_id=ALPHA)}
 
 
 def call(client: FlaskClient, route: tuple[str, str], user_id: int, **extra: Any) -> Any:
