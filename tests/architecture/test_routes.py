@@ -42,6 +42,8 @@ OPEN = {
     "GET /static/<path:filename>",
     # The signature in the link is the credential.
     "GET /files/<kind>/<leaf>",
+    # A published app: phones fetch it by its QR code, without signing in.
+    "GET /apks/<package_name>/<version_code>.apk",
     # For load balancers and Prometheus.
     "GET /healthz",
     "GET /readyz",

@@ -21,7 +21,7 @@ SignedIn = Callable[[Person], Browser]
 ROOMS = ("/admin", "/admin/accounts", "/admin/nodes", "/admin/devices", "/admin/trail")
 DEVICE = {
     "vendor": "NVIDIA", "name": "GeForce RTX 9090", "vendor_id": "10de", "device_id": "9090",
-    "tflops": "165.2", "source": "The maker's data sheet of 2026",
+    "tflops": "165.2", "source": "Data sheet of 2026",
 }  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_a_device_that_an_admin_adds_counts_from_now_on(
         table = device_types.load_table(session)
     assert table.rate(0x10DE, 0x9090, "").multiplier_e4 == 20_000
     words = visible(manager.open("/admin/devices?q=rtx 9090").text)
-    assert "GeForce RTX 9090 NVIDIA 10de:9090 165.20 The maker's data sheet of 2026" in words
+    assert "GeForce RTX 9090 NVIDIA 10de:9090 165.20 Data sheet of 2026" in words
     assert "GeForce RTX 9090: 165.2 TFLOPS" in visible(manager.open("/admin/trail").text)
 
 
