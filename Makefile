@@ -32,9 +32,16 @@ test: $(DEV_READY) ## all tests, on SQLite and PostgreSQL
 	@$(BIN)/python -m pytest -n auto --dist loadgroup --database all $(ARGS)
 
 check: $(DEV_READY) ## format, lint, types, import rules
+	@$(MAKE) --keep-going check-format check-lint check-types check-imports
+
+.PHONY: check-format check-lint check-types check-imports
+check-format:
 	@$(BIN)/ruff format --check .
+check-lint:
 	@$(BIN)/ruff check .
+check-types:
 	@$(BIN)/mypy
+check-imports:
 	@$(BIN)/lint-imports
 
 format: $(DEV_READY) ## format the code and mend what ruff can

@@ -194,14 +194,14 @@ class TestPicture:
         assert statuses == [404, 200]
 
     @pytest.mark.parametrize(
-        "file",
-        [io.BytesIO(b"<svg/>"), io.BytesIO(b"\x89PNG\r\n\x1a\nbroken"), io.BytesIO(b"")],
+        "content",
+        [b"<svg/>", b"\x89PNG\r\n\x1a\nbroken", b""],
         ids=["no picture", "a broken one", "nothing"],
     )
     def test_what_is_no_picture_is_refused(
-        self, client: FlaskClient, owner: Person, file: io.BytesIO
+        self, client: FlaskClient, owner: Person, content: bytes
     ) -> None:
-        answer = self.upload(client, owner, file)
+        answer = self.upload(client, owner, io.BytesIO(content))
         assert answer.status_code == 400  # type: ignore[attr-defined]
         assert list(answer.get_json()) == ["profile_image"]  # type: ignore[attr-defined]
 
