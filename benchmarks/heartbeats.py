@@ -210,7 +210,7 @@ def summary(turns: list[Turn]) -> str:
         own = [turn for turn in turns if turn.database == database]
 
         def middle(name: str, own: list[Turn] = own) -> float:
-            return median(getattr(turn, name) for turn in own)
+            return float(median(getattr(turn, name) for turn in own))
 
         rows += [
             (f"{database}: bare function, beats/s", middle("bare_per_s"), "", ""),
