@@ -36,18 +36,21 @@ def main() -> int:
     tasks.install(context, executor)
     context.writer.when_reader_gone(executor.reader_gone)
     duties = Duties(context, executor)
+    schedule = Schedule(context.store)
     worker = StreamWorker(
         settings.redis_url,
         name=context.name,
         slots={RUNS: settings.run_slots, RESEARCH: RESEARCH_SLOTS, DEFAULT: DEFAULT_SLOTS},
         task_names=TASK_NAMES,
         on_start=[duties.start],
-        on_tick=[Schedule(context.store).tick],
+        on_tick=[schedule.tick],
     )
     tasks.hand_over_when(worker.is_stopping)
     try:
         finished = worker.work()
     finally:
+        schedule.stop()
+        duties.stop()
         _let_go(context)
     return 0 if finished else 1
 

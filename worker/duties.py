@@ -23,6 +23,7 @@ from worker.ingest import run_ingest
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30
+STOP_SECONDS = 1.0
 RING_AGAIN_SECONDS = 1.0
 RING_NAME_SECONDS = 3
 
@@ -34,6 +35,7 @@ class Duties:
         self._context = context
         self._executor = executor
         self._control = ControlListener(context.settings.redis_url)
+        self._rounds: list[gevent.Greenlet] = []
 
     def start(self) -> None:
         """Listen for cancellations and begin the rounds."""
@@ -45,8 +47,12 @@ class Duties:
             (self.ring_waiting, 0.5),
             (self.reap, 1.0),
         ):
-            gevent.spawn(self._forever, duty, seconds)
-        gevent.spawn(run_ingest, self._context, Event())
+            self._rounds.append(gevent.spawn(self._forever, duty, seconds))
+        self._rounds.append(gevent.spawn(run_ingest, self._context, Event()))
+
+    def stop(self) -> None:
+        """End the rounds, before what they use is closed. All of them may stop anywhere."""
+        gevent.killall(self._rounds, timeout=STOP_SECONDS)
 
     def renew(self) -> None:
         """Renew this worker's leases and look for cancellations it did not hear of."""

@@ -46,6 +46,7 @@ DUTIES: tuple[Duty, ...] = (
 )
 
 LOCK_SECONDS: Final = 15.0
+STOP_SECONDS: Final = 1.0
 
 # Ours again, or nobody's: hold it; somebody else's: leave it.
 HOLD_SCRIPT: Final = """
@@ -78,6 +79,10 @@ class Schedule:
                 self._hold(duty)
             elif self._hold(duty):
                 self._running[duty.name] = gevent.spawn(self._run, duty, function)
+
+    def stop(self) -> None:
+        """End what runs; another worker does it again when the lock has run out."""
+        gevent.killall(list(self._running.values()), timeout=STOP_SECONDS)
 
     def _hold(self, duty: Duty) -> bool:
         milliseconds = int(LOCK_SECONDS * 1000)
