@@ -28,7 +28,9 @@ MAX_ENTRIES = 65_000
 # Of the only files in it that are unpacked.
 MAX_UNPACKED = {"AndroidManifest.xml": 2 * 2**20, "resources.arsc": 64 * 2**20}
 MAX_SIGNATURE_FILE = 2**20
+MAX_SIGNING_BLOCK = 16 * 2**20
 CHUNK_BYTES = 2**20
+UNSIGNED = "It has no v2 or v3 signature over the whole file. Sign it with apksigner."
 
 # Signature algorithm → (hash, padding). What is left out, nobody signs with.
 _HASHES: dict[int, type[hashes.HashAlgorithm]] = {
@@ -94,20 +96,22 @@ def _check_zip(path: str) -> None:
 
 def _signer(apk: Any, path: str) -> str:
     """SHA-256 of the signing certificate, in hex, after its signature over the file was checked."""
-    apk.parse_v2_v3_signature()
-    if apk.is_signed_v3():
+    contents = _Contents(path)
+    # Given to the library as if it had found them: it would read the whole file into memory,
+    # and might find another block than the one that the digest leaves out.
+    apk._v2_blocks = contents.signing_blocks()
+    apk._is_signed_v2 = apk._APK_SIG_KEY_V2_SIGNATURE in apk._v2_blocks
+    apk._is_signed_v3 = apk._APK_SIG_KEY_V3_SIGNATURE in apk._v2_blocks
+    if apk._is_signed_v3:
         apk.parse_v3_signing_block()
         signers = apk._v3_signing_data
-    elif apk.is_signed_v2():
+    elif apk._is_signed_v2:
         apk.parse_v2_signing_block()
         signers = apk._v2_signing_data
     else:
-        raise Refused(
-            "It has no v2 or v3 signature over the whole file. Sign it with apksigner."
-        )
+        raise Refused(UNSIGNED)
     if not signers:
         raise Refused("Its signature names nobody.")
-    contents = _Contents(path)
     digests = {_check_signer(signer, contents) for signer in signers}
     if len(digests) == 1:
         return digests.pop()
@@ -171,12 +175,30 @@ class _Contents:
             self._directory_at = struct.unpack_from("<I", end, 16)[0]
             if len(end) != 22 + struct.unpack_from("<H", end, 20)[0]:
                 raise Refused("There is something behind its end.")
-            file.seek(self._directory_at - 24)
-            self._block_at = self._directory_at - struct.unpack("<Q", file.read(8))[0] - 8
+            file.seek(max(0, self._directory_at - 24))
+            size, magic = struct.unpack("<Q16s", file.read(24))
+        if magic != b"APK Sig Block 42" or size > MAX_SIGNING_BLOCK:
+            raise Refused(UNSIGNED)
+        self._block_at = self._directory_at - size - 8
         if not 0 <= self._block_at < self._directory_at <= self._end_at:
             raise Refused("Its signing block is not where it should be.")
         self._end = end[:16] + struct.pack("<I", self._block_at) + end[20:]
         self._digests: dict[str, bytes] = {}
+
+    def signing_blocks(self) -> dict[int, bytes]:
+        """What lies in the signing block, by id. Raises struct.error when it is cut off."""
+        with Path(self._path).open("rb") as file:
+            file.seek(self._block_at + 8)
+            data = file.read(self._directory_at - 24 - self._block_at - 8)
+        found: dict[int, bytes] = {}
+        at = 0
+        while at < len(data):
+            size, key = struct.unpack_from("<QI", data, at)
+            if size < 4 or key in found:
+                raise Refused("Its signing block makes no sense.")
+            found[key] = data[at + 12 : at + 8 + size]
+            at += 8 + size
+        return found
 
     def digest(self, name: str) -> bytes:
         """The digest that the signature must name."""

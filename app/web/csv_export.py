@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import csv
-import io
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from typing import IO
 
-from flask import Response, stream_with_context
+from flask import Response
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-_ROWS_A_PIECE = 500
+_IN_MEMORY = 2**20
+_BLOCK = 2**16
 
 
 def csv_response(
     filename: str, header: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> Response:
-    """A download of these rows, sent while they are read."""
-    pieces = stream_with_context(_pieces(header, rows))
-    response = Response(pieces, mimetype="text/csv")
+    """A download of these rows. All are read before the first is sent.
+
+    So no database connection waits for a slow reader; many rows wait in a temporary file.
+    """
+    file = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - closed with the response
+        _IN_MEMORY, "w+", encoding="utf-8", newline=""
+    )
+    try:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([plain_cell(value) for value in row] for row in rows)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    response = Response(_blocks(file), mimetype="text/csv")
+    response.call_on_close(file.close)
     response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
@@ -30,19 +46,6 @@ def plain_cell(value: object) -> object:
     return value
 
 
-def _pieces(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(header)
-    for number, row in enumerate(rows, 1):
-        writer.writerow([plain_cell(value) for value in row])
-        if number % _ROWS_A_PIECE == 0:
-            yield _take(buffer)
-    yield _take(buffer)
-
-
-def _take(buffer: io.StringIO) -> str:
-    text = buffer.getvalue()
-    buffer.seek(0)
-    buffer.truncate()
-    return text
+def _blocks(file: IO[str]) -> Iterator[str]:
+    while block := file.read(_BLOCK):
+        yield block

@@ -35,7 +35,7 @@ def show_apps() -> ResponseReturnValue:
 def _apps_page(*, errors: dict[str, str] | None = None, status: int = 200) -> Response:
     found = apk_store.list_apps(reading(), with_inactive=current_identity().is_admin)
     return page(
-        "apps", status=status, errors=errors or {}, done=request.args.get("done", "")[:300],
+        "apps", status=status, errors=errors or {}, done=_just_published(found),
         apps=[_app(name, versions) for name, versions in found.items()],
     )  # fmt: skip
 
@@ -67,8 +67,17 @@ def upload_apk() -> ResponseReturnValue:
     except BaseException:
         files.delete(stored.name)
         raise
-    done = f"{facts.package_name} {facts.version_name} is published."
-    return see_other("show_apps", done=done)
+    return see_other("show_apps", done=f"{facts.package_name}/{facts.version_code}")
+
+
+def _just_published(found: dict[str, list[AppVersion]]) -> str:
+    """What to say after a version was published: of one that is there, and nothing else."""
+    asked = request.args.get("done", "")
+    for package_name, versions in found.items():
+        for one in versions:
+            if asked == f"{package_name}/{one.version_code}":
+                return f"{package_name} {one.version_name} is published."
+    return ""
 
 
 @blueprint.post("/apps/<package_name>/<version_code>/active")

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.core.domain.beats import Beat, DeviceBeat
-    from app.core.models import Device, Replica, Run
+    from app.core.models import Run
+    from app.core.services.inventory import DeviceView
     from app.core.services.node_reports import Live, Progress
     from app.core.services.nodes import NodeView
+    from app.core.services.replicas import ReplicaView
 
 ENGINE_NAMES = {
     "tgi": "TGI", "vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp",
@@ -116,7 +118,7 @@ def _by_index(beat: Beat | None) -> dict[int, DeviceBeat]:
     return {device.index: device for device in beat.devices} if beat else {}
 
 
-def _device_note(device: Device, now: DeviceBeat | None) -> str:
+def _device_note(device: DeviceView, now: DeviceBeat | None) -> str:
     parts = [size(device.memory_bytes) if device.memory_bytes else ""]
     if now is not None and now.usage is not None:
         parts.append(percent(now.usage))
@@ -125,7 +127,7 @@ def _device_note(device: Device, now: DeviceBeat | None) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _device(device: Device, now: DeviceBeat | None) -> dict[str, Any]:
+def _device(device: DeviceView, now: DeviceBeat | None) -> dict[str, Any]:
     power = now.power_usage if now else None
     limit = (now.power_limit_w if now else None) or device.power_limit_watts
     watts = f"{power:.0f} W" if power is not None else None
@@ -142,7 +144,7 @@ def _device(device: Device, now: DeviceBeat | None) -> dict[str, Any]:
     }
 
 
-def _replica(replica: Replica) -> dict[str, Any]:
+def _replica(replica: ReplicaView) -> dict[str, Any]:
     return {
         "name": replica.model_name,
         "state": replica.state,
