@@ -86,7 +86,7 @@ def read_line(line: str) -> tuple[str, bool]:
 
 
 @pytest.fixture
-def app(hub: RunningHub) -> Iterator[App]:
+def desktop(hub: RunningHub) -> Iterator[App]:
     """The app of somebody who has just registered and signed in."""
     name = f"desk-{next(_numbers)}"
     with httpx.Client(base_url=hub.url, timeout=30) as http:
@@ -98,48 +98,48 @@ def app(hub: RunningHub) -> Iterator[App]:
         yield found
 
 
-def test_it_starts_by_asking_whether_its_session_lives(app: App) -> None:
-    assert app.call("GET", "/client/list/").status_code == 200
-    app.token = "wt_from-last-year"
-    assert app.call("GET", "/client/list/").status_code == 401
+def test_it_starts_by_asking_whether_its_session_lives(desktop: App) -> None:
+    assert desktop.call("GET", "/client/list/").status_code == 200
+    desktop.token = "wt_from-last-year"
+    assert desktop.call("GET", "/client/list/").status_code == 401
 
 
-def test_registering_twice_is_said_beside_the_field(app: App) -> None:
-    body = {"username": "someone-else", "email": app.email, "password": "pass word 1",
+def test_registering_twice_is_said_beside_the_field(desktop: App) -> None:
+    body = {"username": "someone-else", "email": desktop.email, "password": "pass word 1",
             "confirm_password": "pass word 1", "terms_accepted": True}  # fmt: skip
-    app.token = ""
-    answer = app.call("POST", "/client/register/", body)
+    desktop.token = ""
+    answer = desktop.call("POST", "/client/register/", body)
     assert answer.status_code == 400
     assert list(answer.json()) == ["email"]
     assert isinstance(answer.json()["email"][0], str)
 
 
-def test_signing_in_gives_what_it_checks_to_be_there(app: App) -> None:
-    app.token = ""
-    answer = app.sign_in()
+def test_signing_in_gives_what_it_checks_to_be_there(desktop: App) -> None:
+    desktop.token = ""
+    answer = desktop.sign_in()
     assert answer.status_code == 201
     data = answer.json()
     assert data["token"]
     assert data["user_id"]
     assert {"device_token", "username", "profile_image", "profile_image_url"} <= set(data)
-    app.token, app.password = "", "wrong"
-    refused = app.sign_in()
+    desktop.token, desktop.password = "", "wrong"
+    refused = desktop.sign_in()
     assert refused.status_code == 401
     assert isinstance(refused.json()["detail"], str)
 
 
-def test_google_is_503_where_it_is_not_set_up(app: App) -> None:
-    app.token = ""
-    answer = app.call("POST", "/client/google-auth/", {"token": "a.b.c"})
+def test_google_is_503_where_it_is_not_set_up(desktop: App) -> None:
+    desktop.token = ""
+    answer = desktop.call("POST", "/client/google-auth/", {"token": "a.b.c"})
     assert answer.status_code == 503
     assert set(answer.json()) == {"detail"}
 
 
 def test_it_lists_models_and_preselects_one_that_is_available(
-    hub: RunningHub, app: App
+    hub: RunningHub, desktop: App
 ) -> None:
     served = hub.serve()
-    models = app.call("GET", "/llm_models/all-models/").json()
+    models = desktop.call("GET", "/llm_models/all-models/").json()
     assert all(
         set(m) == {"model_id", "name", "description", "min_gpu_memory", "is_available"}
         for m in models
@@ -147,93 +147,104 @@ def test_it_lists_models_and_preselects_one_that_is_available(
     assert served.model in [m["model_id"] for m in models if m["is_available"]]
 
 
-def test_it_shows_the_answer_as_it_flows_and_nothing_else(hub: RunningHub, app: App) -> None:
+def test_it_shows_the_answer_as_it_flows_and_nothing_else(
+    hub: RunningHub, desktop: App
+) -> None:
     served = hub.serve()
-    assert app.stream("Why?", served.model) == ["Hello", " world"]
-    [kept] = app.call("GET", "/inference/").json()
-    assert (kept["answer_text"], kept["client"]) == ("Hello world", app.user_id)
+    assert "".join(desktop.stream("Why?", served.model)) == "Hello world"
+    [kept] = desktop.call("GET", "/inference/").json()
+    assert (kept["answer_text"], kept["client"]) == ("Hello world", desktop.user_id)
 
 
-def test_without_streaming_it_reads_answer_text(hub: RunningHub, app: App) -> None:
+def test_without_streaming_it_reads_answer_text(hub: RunningHub, desktop: App) -> None:
     served = hub.serve()
-    body = {"client": app.user_id, "question_text": "Why?", "desired_model": served.model}
-    answer = app.call("POST", "/inference/", body)
+    body = {"client": desktop.user_id, "question_text": "Why?", "desired_model": served.model}
+    answer = desktop.call("POST", "/inference/", body)
     assert answer.status_code == 201
     assert answer.json()["answer_text"] == "Hello world"
 
 
-def test_a_model_that_nobody_serves_is_an_error_before_any_stream(app: App) -> None:
-    body = {"client": app.user_id, "question_text": "Why?", "desired_model": "nobody/has-it"}
-    answer = app.call("POST", "/inference/stream/", body)
+def test_a_model_that_nobody_serves_is_an_error_before_any_stream(desktop: App) -> None:
+    body = {
+        "client": desktop.user_id,
+        "question_text": "Why?",
+        "desired_model": "nobody/has-it",
+    }
+    answer = desktop.call("POST", "/inference/stream/", body)
     assert answer.status_code in {404, 503}
     assert set(answer.json()) == {"detail"}
 
 
-def test_research_is_plain_text_all_of_which_may_be_shown(hub: RunningHub, app: App) -> None:
+def test_research_is_plain_text_all_of_which_may_be_shown(
+    hub: RunningHub, desktop: App
+) -> None:
     from tests.fakes.openai_engine import serve
 
     server = hub.stack.enter_context(serve(ResearchEngine()))
     hub.serve(model="researcher", endpoint_url=server.url)
-    answer = app.call(
-        "POST", "/deepresearch/", {"client": app.user_id, "question_text": "The tower?"}
+    answer = desktop.call(
+        "POST", "/deepresearch/", {"client": desktop.user_id, "question_text": "The tower?"}
     )
     assert answer.status_code == 201
     assert answer.headers["content-type"].startswith("text/plain")
     assert not any(line.startswith(("data:", "{", ":")) for line in answer.text.splitlines())
-    [kept] = app.call("GET", f"/deepresearch/by_client/?client={app.user_id}").json()
+    [kept] = desktop.call("GET", f"/deepresearch/by_client/?client={desktop.user_id}").json()
     assert kept["answer_text"] == answer.text
-    again = app.call("POST", f"/deepresearch/{kept['id']}/regenerate/", {})
+    again = desktop.call("POST", f"/deepresearch/{kept['id']}/regenerate/", {})
     assert again.status_code == 201
     assert again.text
-    assert app.call("DELETE", f"/deepresearch/{kept['id']}/").status_code == 204
-    assert app.call("GET", f"/deepresearch/{kept['id']}/").status_code == 404
+    assert desktop.call("DELETE", f"/deepresearch/{kept['id']}/").status_code == 204
+    assert desktop.call("GET", f"/deepresearch/{kept['id']}/").status_code == 404
 
 
-def machine(app: App, **changes: Any) -> dict[str, Any]:
+def machine(desktop: App, **changes: Any) -> dict[str, Any]:
     """What it finds out about the machine: numbers where the contract has texts."""
     return {
-        "user": app.user_id, "model_name": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+        "user": desktop.user_id, "model_name": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
         "gpu_info": "NVIDIA GeForce RTX 4090 (4.0 GB VRAM)", "cpu_name": "AMD Ryzen 9",
         "cpu_core": 16, "cpu_frequency": 3400, "total_memory": 64, "total_swap": 8, "ram": 64,
         "os_name": "Linux", "os_version": "6.1", **changes,
     }  # fmt: skip
 
 
-def test_it_shares_a_gpu_beats_and_stops_sharing(app: App) -> None:
-    shared = app.call("POST", "/llm_models/register/", machine(app))
+def test_it_shares_a_gpu_beats_and_stops_sharing(desktop: App) -> None:
+    shared = desktop.call("POST", "/llm_models/register/", machine(desktop))
     assert shared.status_code == 201
     token = shared.json()["node_token"]
     assert len(token) >= 16
-    [gpu] = app.call("GET", "/gpu/list/").json()
-    assert (gpu["cpu_core"], gpu["user"]) == ("16", app.user_id)
+    [gpu] = desktop.call("GET", "/gpu/list/").json()
+    assert (gpu["cpu_core"], gpu["user"]) == ("16", desktop.user_id)
     for _ in range(3):
-        beat = app.call(
+        beat = desktop.call(
             "POST", "/llm_models/heartbeat/", {"node_token": token, "model_name": "x"}
         )
         assert beat.status_code == 201
-    gone = app.call("DELETE", "/llm_models/deregister/", {"node_token": token})
+    gone = desktop.call("DELETE", "/llm_models/deregister/", {"node_token": token})
     assert gone.status_code == 204
     assert (
-        app.call("DELETE", "/llm_models/deregister/", {"node_token": token}).status_code == 404
+        desktop.call("DELETE", "/llm_models/deregister/", {"node_token": token}).status_code
+        == 404
     )
     eventually(
-        lambda: app.call("POST", "/llm_models/heartbeat/", {"node_token": token}).status_code
+        lambda: desktop.call("POST", "/llm_models/heartbeat/", {"node_token": token}).status_code
         == 404,
         timeout=5, what="the node's token is forgotten",
     )  # fmt: skip
 
 
-def test_sharing_wrongly_is_said_by_field(app: App) -> None:
-    missing = app.call("DELETE", "/llm_models/deregister/", {})
+def test_sharing_wrongly_is_said_by_field(desktop: App) -> None:
+    missing = desktop.call("DELETE", "/llm_models/deregister/", {})
     assert missing.status_code == 400
     # At every sign-in the app sends its user's id as the model's name.
-    number = app.call("POST", "/llm_models/register/", machine(app, model_name=app.user_id))
+    number = desktop.call(
+        "POST", "/llm_models/register/", machine(desktop, model_name=desktop.user_id)
+    )
     assert number.status_code == 400
     assert list(number.json()) == ["model_name"]
-    assert app.call("GET", "/gpu/list/").json() == []
+    assert desktop.call("GET", "/gpu/list/").json() == []
 
 
-def test_signing_out_ends_the_token(app: App) -> None:
-    answer = app.call("POST", "/client/logout/", {"device_token": app.device_token})
+def test_signing_out_ends_the_token(desktop: App) -> None:
+    answer = desktop.call("POST", "/client/logout/", {"device_token": desktop.device_token})
     assert answer.status_code == 201
-    assert app.call("GET", "/client/list/").status_code == 401
+    assert desktop.call("GET", "/client/list/").status_code == 401

@@ -78,7 +78,7 @@ def good_bodies(
         "agent.put_inventory_put": {"inventory": {"cpu_name": "EPYC", "devices": []}},
         "agent.heartbeat_post": {"sequence": 1, "cpu_usage": 5, "devices": [_DEVICE]},
         "agent.put_replicas_put": {
-            "replicas": [{"model_name": MODEL, "engine": "tgi", "state": "ready"}]
+            "replicas": [{"model_name": MODEL, "engine": "tgi", "state": "starting"}]
         },
         "agent.post_downloads_post": {
             "downloads": [{"model_name": MODEL, "status": "Pending"}]
