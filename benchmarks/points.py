@@ -285,7 +285,7 @@ def summary(found: list[Figure]) -> str:
         is_met = one.p95_ms <= goal and (growth is None or growth <= GOAL_GROWTH)
         rows.append(
             [
-                f"{one.database}: {one.query}", number(one.p50_ms), number(one.p95_ms),
+                f"{one.database}: {one.query}", number(one.p50_ms), number(one.p95_ms), number(one.cpu_p50_ms),
                 number(tenth.p50_ms if tenth else None), number(tenth.p95_ms if tenth else None),
                 number(growth), f"≤ {goal:.0f} ms, ≤ {GOAL_GROWTH}×", "yes" if is_met else "NO",
             ]
@@ -321,9 +321,9 @@ def main() -> None:
                 fill(engine, count, chosen.days, has_large_account=is_large)
                 print(f"{database}: {count} nodes in {time.perf_counter() - began:.0f} s")
                 found += figures_of(engine, database, count, has_large_account=is_large)
-    print(summary(found))
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(one) for one in found], indent=2) + "\n")
+    print(summary(found))
 
 
 if __name__ == "__main__":
