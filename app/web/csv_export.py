@@ -47,5 +47,6 @@ def plain_cell(value: object) -> object:
 
 
 def _blocks(file: IO[str]) -> Iterator[str]:
-    while block := file.read(_BLOCK):
-        yield block
+    with file:
+        while block := file.read(_BLOCK):
+            yield block
