@@ -65,7 +65,7 @@ class HeartbeatFastPath:
             return None
         try:
             beat = decode_beat(body)
-        except ValueError:
+        except (ValueError, RecursionError):  # the careful door says what is wrong with it
             return None
         try:
             node = self._door.tokens.find(secret)

@@ -253,3 +253,48 @@ def test_a_strangers_id_in_a_body_is_403_and_changes_nothing(
         answer = knock.ask(routes[name], outsider, json={**theirs[name], **mine})
         assert answer.status == status, (endpoint, answer)
     assert snapshot(sessions) == before
+
+
+ADMINS = {
+    "torbiz.create_client_post", "fabric.insert_model_post", "fabric.upsert_apk_post",
+    "dashboard.upload_apk", "dashboard.set_apk_active", "dashboard.save_model",
+    "dashboard.set_model_active",
+}  # fmt: skip
+
+
+def test_what_is_an_admins_is_closed_to_all_others(
+    app: Flask,
+    knock: Knocker,
+    sessions: sessionmaker[Session],
+    things: Things,
+    outsider: Person,
+) -> None:
+    """Nobody else's, whatever the carrier; by name here, or by the path `/admin`."""
+    things.everything()
+    node = things.node()
+    values = {"client_id": node.client_id, "account_id": things.owner.id}
+    routes = [
+        route
+        for route in all_routes(app)
+        if route.rule.endpoint in ADMINS or route.rule.rule.startswith("/admin")
+    ]
+    before = snapshot(sessions)
+    opened = [
+        (route.name, carrier, answer.status)
+        for route in routes
+        for carrier in EVERY_CARRIER
+        if (
+            answer := knock.ask(
+                route,
+                outsider,
+                carrier,
+                values={k: v for k, v in values.items() if k in route.rule.arguments},
+                **body_of(route, outsider),
+            )
+        ).status
+        not in {403, 404}
+        or MARK.encode() in answer.body
+    ]
+    assert opened == []
+    assert ADMINS <= {route.rule.endpoint for route in routes}
+    assert snapshot(sessions) == before

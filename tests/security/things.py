@@ -78,6 +78,19 @@ class Things:
         serve(self.sessions, node, MODEL)
         return node
 
+    def enrolment_token(self) -> int:
+        """The number of a token that lets machines join."""
+        now = utc_now()
+        return self._add(
+            EnrolmentToken(
+                account_id=self.owner.id,
+                secret_hash=new_uid(),
+                created_at=now,
+                expires_at=now + timedelta(hours=1),
+                uses_left=1,
+            )
+        ).id
+
     def run(self) -> Run:
         """A run that is over."""
         now = utc_now()
@@ -189,6 +202,8 @@ MAKERS: dict[str, Maker] = {
     "/inference/<int:inference_id>": lambda t: {"inference_id": t.inference()},
     "/keys/<uid>": lambda t: {"uid": t.key()},
     "/account/sessions/<uid>": lambda t: {"uid": t.session_uid()},
+    "/nodes/join/<token_id>": lambda t: {"token_id": t.enrolment_token()},
+    "/research/<job_id>": lambda t: {"job_id": t.research()},
     "/nodes/<client_id>": lambda t: {"client_id": t.node().client_id},
     "/runs/<run_id>": lambda t: {"run_id": t.run().uid},
     "/v1/runs/<run_id>": lambda t: {"run_id": t.run().uid},
@@ -196,6 +211,11 @@ MAKERS: dict[str, Maker] = {
 # Ids in paths that name nothing that belongs to anybody.
 NOBODYS = {
     "/v1/models/<path:model_name>": "which models there are is for every account to know",
+    "/models/<version_id>": "the catalogue is for all to see; its changes are an admin's",
+    "/apks/<package_name>/<version_code>": "phones fetch published apps by a QR code",
+    "/apps/<package_name>/<version_code>": "an admin's: test_what_is_an_admins",
+    "/admin/accounts/<account_id>": "an admin's: test_what_is_an_admins",
+    "/admin/nodes/<client_id>": "an admin's: test_what_is_an_admins",
     "/docs/<name>": "the documentation of an API",
     "/openapi/<name>": "the documentation of an API",
     "/static/<path:filename>": "what pages are made of",

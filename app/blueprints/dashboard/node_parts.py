@@ -11,7 +11,6 @@ from flask.typing import ResponseReturnValue
 from app.blueprints.dashboard.node_presenters import log_line
 from app.blueprints.dashboard.pages import blueprint, page
 from app.core.clock import utc_now
-from app.core.domain.errors import InvalidInput, NotFound
 from app.core.services import node_history, node_reports, nodes
 from app.web.auth import current_identity
 from app.web.charts import Series
@@ -41,10 +40,7 @@ def show_node_log(client_id: str) -> ResponseReturnValue:
 
 
 def _own(client_id: str) -> nodes.NodeRow:
-    try:
-        return nodes.get_node(reading(), current_identity(), client_id)
-    except InvalidInput:
-        raise NotFound("Node not found.") from None
+    return nodes.get_node(reading(), current_identity(), client_id)
 
 
 def span_asked() -> str:

@@ -18,7 +18,7 @@ from app.blueprints.dashboard.node_presenters import VALID_STATUSES, node_page, 
 from app.blueprints.dashboard.pages import blueprint, page, page_or_part, see_other
 from app.blueprints.dashboard.presenters import Question
 from app.core.clock import utc_now
-from app.core.domain.errors import InvalidInput, NotFound
+from app.core.domain.errors import InvalidInput
 from app.core.services import fleet, node_reports, nodes, runs
 from app.web.auth import current_identity
 from app.web.context import redis_client, settings
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from app.core.services.nodes import NodeView
 
 PAGE_SIZE = 25
+MAX_PAGE = 100_000
 RUNS_SHOWN = 20
 
 
@@ -37,7 +38,7 @@ def show_nodes() -> ResponseReturnValue:
     """One's own nodes; an admin sees everybody's too."""
     identity = current_identity()
     sees_all = identity.is_admin and request.args.get("whose") != "mine"
-    number = max(1, request.args.get("page", 1, type=int))
+    number = min(MAX_PAGE, max(1, request.args.get("page", 1, type=int)))
     found, total = nodes.list_nodes(
         reading(),
         nodes.NodeFilter(account_id=None if sees_all else identity.account_id),
@@ -112,10 +113,7 @@ def show_node(client_id: str) -> ResponseReturnValue:
 
 def view_node(client_id: str) -> NodeView:
     """The caller's own node; an admin's any. Raises NotFound."""
-    try:
-        row = nodes.get_node(reading(), current_identity(), client_id)
-    except InvalidInput:
-        raise NotFound("Node not found.") from None
+    row = nodes.get_node(reading(), current_identity(), client_id)
     found, _ = nodes.list_nodes(
         reading(),
         nodes.NodeFilter(client_id=row.client_id),

@@ -21,6 +21,7 @@ from app.web.sse import frame, last_event_id, sse_response
 from app.web.transaction import reading, release
 
 PAGE_SIZE = 25
+MAX_ID = 2**63 - 1  # what a database counts to
 
 
 @blueprint.get("/runs")
@@ -29,6 +30,7 @@ def show_runs() -> ResponseReturnValue:
     state = request.args.get("state", "")
     state = state if state in RUN_FILTERS else ""
     before = request.args.get("before", type=int)
+    before = before if before is not None and 0 < before <= MAX_ID else None
     found = runs.list_runs(
         reading(), account_id=current_identity().account_id, state=state or None,
         before_id=before, limit=PAGE_SIZE + 1,
