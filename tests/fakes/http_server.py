@@ -227,9 +227,7 @@ class FakeServer:
             with self._lock:
                 self.requests.append(request)
                 self.counts.answering += 1
-                self.counts.most_at_once = max(
-                    self.counts.most_at_once, self.counts.answering
-                )
+                self.counts.most_at_once = max(self.counts.most_at_once, self.counts.answering)
             exchange = Exchange(self, sock, request)
             try:
                 self.handle(exchange)

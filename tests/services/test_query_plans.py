@@ -45,7 +45,10 @@ def test_no_hot_query_scans_all_runs(session: Session, name: str) -> None:
                 f"EXPLAIN QUERY PLAN {statement}", parameters
             )
             steps = [row[-1] for row in plan]
-            assert any("USING" in step and "INDEX" in step for step in steps), (statement, steps)
+            assert any("USING" in step and "INDEX" in step for step in steps), (
+                statement,
+                steps,
+            )
     else:
         # PostgreSQL reads a table of a few rows whole whatever the indexes: ask it not to.
         session.execute(sa.text("SET LOCAL enable_seqscan = off"))
