@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.core.domain.nodes import DeviceInfo, Inventory, clean_text
 from app.core.models import Device, Node
 from app.core.services.device_types import DeviceTable, Rating, load_table, rate_cpu
+from app.core.services.id_lists import among
 
 _MAX_NAME = 128
 
@@ -63,7 +64,7 @@ def list_devices(session: Session, node_ids: Sequence[int]) -> dict[int, list[De
     found: dict[int, list[DeviceView]] = {}
     rows = session.execute(
         sa.select(Device.node_id, *_VIEWED)
-        .where(Device.node_id.in_(node_ids))
+        .where(among(session, Device.node_id, node_ids))
         .order_by(Device.index)
     )
     for node_id, *values in rows:

@@ -14,6 +14,7 @@ from app.core.domain.beats import BUCKET_SECONDS, BUCKETS_A_DAY
 from app.core.domain.nodes import ValidStatus, WantedStatus, is_online, status_of
 from app.core.models import Device, Heartbeat, Node, NodeDailyStats
 from app.core.services.beat_store import bucket_of
+from app.core.services.id_lists import among
 
 MAX_ROWS = 10_000
 
@@ -181,7 +182,7 @@ def list_days(
     def read(days: int) -> list[Any]:
         since = newest - timedelta(days=days)
         conditions = [
-            NodeDailyStats.node_id.in_(nodes),
+            among(session, NodeDailyStats.node_id, nodes),
             NodeDailyStats.day > since,
             NodeDailyStats.day <= newest,
         ]
@@ -210,7 +211,7 @@ def list_beats(
 
     def read(buckets: int) -> list[Any]:
         conditions = [
-            Heartbeat.node_id.in_(nodes),
+            among(session, Heartbeat.node_id, nodes),
             Heartbeat.bucket > newest - buckets,
             Heartbeat.bucket <= newest,
         ]
@@ -254,13 +255,15 @@ def _rows_a_day(nodes: dict[int, NodeName], per_node: int) -> int:
 
 def _oldest_day(session: Session, nodes: dict[int, NodeName]) -> date | None:
     return session.scalar(
-        sa.select(sa.func.min(NodeDailyStats.day)).where(NodeDailyStats.node_id.in_(nodes))
+        sa.select(sa.func.min(NodeDailyStats.day)).where(
+            among(session, NodeDailyStats.node_id, nodes)
+        )
     )
 
 
 def _oldest_bucket(session: Session, nodes: dict[int, NodeName]) -> int | None:
     return session.scalar(
-        sa.select(sa.func.min(Heartbeat.bucket)).where(Heartbeat.node_id.in_(nodes))
+        sa.select(sa.func.min(Heartbeat.bucket)).where(among(session, Heartbeat.node_id, nodes))
     )
 
 
@@ -296,7 +299,7 @@ def _beats_of_short_days(
         (node_id, day): beats
         for node_id, day, beats in session.execute(
             sa.select(*columns).where(
-                NodeDailyStats.node_id.in_(node_ids), NodeDailyStats.day == today
+                among(session, NodeDailyStats.node_id, node_ids), NodeDailyStats.day == today
             )
         )
     }
@@ -304,7 +307,7 @@ def _beats_of_short_days(
         sa.select(*columns)
         .join(Node, Node.id == NodeDailyStats.node_id)
         .where(
-            NodeDailyStats.node_id.in_(node_ids),
+            among(session, NodeDailyStats.node_id, node_ids),
             NodeDailyStats.day == Node.joined_on,
         )
     )

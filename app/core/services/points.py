@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from app.core.domain.errors import InvalidInput
 from app.core.models import Account, DevicePointsDaily, Node, PointGrant
 from app.core.services import accounts
+from app.core.services.id_lists import among
 
 E4 = 10_000
 # Beats that wait in Redis may reach a day that is over; it is looked at again for so long.
@@ -82,7 +83,7 @@ def list_points(
     node_ids = list(session.scalars(_node_ids(wanted)))
     if not node_ids:
         return PointsPage((), 0, 0)
-    conditions = _conditions(wanted, node_ids)
+    conditions = _conditions(session, wanted, node_ids)
     days = session.execute(
         sa.select(
             DevicePointsDaily.day, sa.func.count(), sa.func.sum(DevicePointsDaily.points_e4)
@@ -125,8 +126,10 @@ def _node_ids(wanted: PointsFilter) -> sa.Select[int]:
     return query
 
 
-def _conditions(wanted: PointsFilter, node_ids: list[int]) -> list[sa.ColumnElement[bool]]:
-    found: list[sa.ColumnElement[bool]] = [DevicePointsDaily.node_id.in_(node_ids)]
+def _conditions(
+    session: Session, wanted: PointsFilter, node_ids: list[int]
+) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = [among(session, DevicePointsDaily.node_id, node_ids)]
     if wanted.device_id is not None:
         found.append(DevicePointsDaily.device_id == wanted.device_id)
     if wanted.start is not None:

@@ -15,6 +15,7 @@ from app.core.domain.nodes import ReplicaReport, ReplicaState, ReplicaVerdict, c
 from app.core.models import KnownModel, Node, Replica
 from app.core.outbound import OutboundPolicy
 from app.core.sealing import Sealer
+from app.core.services.id_lists import among
 
 
 def report_replicas(
@@ -100,7 +101,7 @@ def list_replicas(session: Session, node_ids: Sequence[int]) -> dict[int, list[R
     found: dict[int, list[ReplicaView]] = {}
     rows = session.execute(
         sa.select(Replica.node_id, *_VIEWED)
-        .where(Replica.node_id.in_(node_ids))
+        .where(among(session, Replica.node_id, node_ids))
         .order_by(Replica.model_name)
     )
     for node_id, *values in rows:
