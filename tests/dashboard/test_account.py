@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from flask import Flask
+from sqlalchemy.orm import Session, sessionmaker
 
+from app.core.services import credentials
 from tests.dashboard.conftest import Browser
 from tests.fixtures.accounts import PASSWORD, Person
 
@@ -70,3 +73,33 @@ def test_signing_out_everywhere_asks_first_and_ends_all_but_keys(
     assert app.test_client().get("/v1/models", headers=token).status_code == 401
     key = {"Authorization": f"Bearer {owner.api_key}"}
     assert app.test_client().get("/v1/models", headers=key).status_code == 200
+
+
+def test_sessions_are_listed_and_one_can_be_ended(
+    app: Flask, browser: Browser, owner: Person
+) -> None:
+    visitor = Browser(app.test_client())
+    visitor.client.environ_base["HTTP_USER_AGENT"] = "Phone <b>1</b>"
+    visitor.send("/sign-in", login="owner", password=PASSWORD)
+    assert visitor.open("/").status_code == 200
+
+    page = browser.open("/account").text
+    assert "Phone &lt;b&gt;1&lt;/b&gt;" in page
+    assert page.count("this one") == 1
+    assert owner.session_secret not in page
+    newest = re.findall(r"/account/sessions/([0-9a-f]{24})/end", page)[0]
+
+    answer = browser.send(f"/account/sessions/{newest}/end")
+    assert "That session has ended." in browser.open(answer.location).text
+    assert visitor.open("/").status_code == 303
+    assert browser.open("/").status_code == 200
+
+
+def test_a_key_is_not_a_session(
+    browser: Browser, sessions: sessionmaker[Session], owner: Person
+) -> None:
+    with sessions() as session:
+        [key] = credentials.list_api_keys(session, owner.id)
+
+    assert key.uid not in browser.open("/account").text
+    assert browser.send(f"/account/sessions/{key.uid}/end").status_code == 404

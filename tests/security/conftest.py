@@ -11,6 +11,13 @@ from tests.security.routes import Knocker
 from tests.security.things import MARK, Things
 
 
+@pytest.fixture(autouse=True)
+def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was over before anybody looked is read from the database without a pause."""
+    monkeypatch.setattr("app.web.live.DATABASE_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("app.web.live.LOOK_SECONDS", 0.01)
+
+
 @pytest.fixture
 def knock(app: Flask) -> Knocker:
     """Calls any route as anybody."""

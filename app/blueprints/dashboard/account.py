@@ -11,6 +11,7 @@ from app.blueprints.dashboard.pages import blueprint, page, see_other
 from app.blueprints.dashboard.presenters import ROLE_TEXTS, Question
 from app.blueprints.dashboard.views_auth import MIN_PASSWORD
 from app.core.clock import utc_now
+from app.core.domain.accounts import CredentialKind
 from app.core.domain.errors import DomainError, Unauthenticated
 from app.core.services import accounts, credentials, passwords
 from app.web import doors, login
@@ -20,7 +21,11 @@ from app.web.pages import wants_fragment
 from app.web.revocation import announce_revocation
 from app.web.transaction import reading, unit_of_work
 
-_DONE = {"profile": "The profile is saved.", "password": "The password is changed."}
+_DONE = {
+    "profile": "The profile is saved.",
+    "password": "The password is changed.",
+    "session": "That session has ended.",
+}
 
 
 @blueprint.get("/account")
@@ -40,8 +45,35 @@ def _account_page(
         "created_at": account.created_at,
     }
     return page(
-        "account", status=status, account=facts, form=shown, done=done, errors=errors or {}
-    )
+        "account", status=status, account=facts, form=shown, done=done, errors=errors or {},
+        signins=_signins(),
+    )  # fmt: skip
+
+
+def _signins() -> list[dict[str, Any]]:
+    """Who is signed in to this account, and where."""
+    identity = current_identity()
+    found = credentials.list_signins(reading(), identity.account_id, now=utc_now())
+    return [
+        {
+            "uid": row.uid,
+            "kind": "Browser" if row.kind == CredentialKind.SESSION else "App",
+            "name": row.name[:120],
+            "since": row.created_at,
+            "is_current": row.id == identity.credential_id,
+        }
+        for row in found
+    ]
+
+
+@blueprint.post("/account/sessions/<uid>/end")
+def end_session(uid: str) -> ResponseReturnValue:
+    """Sign one browser or app out, in every process."""
+    identity = current_identity()
+    with unit_of_work() as session:
+        ended = credentials.end_signin(session, identity.account_id, uid, now=utc_now())
+    announce_revocation(identity.account_id, [ended])
+    return see_other("show_account", done="session")
 
 
 @blueprint.post("/account")

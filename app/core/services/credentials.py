@@ -275,6 +275,41 @@ def revoke_api_key(session: Session, account_id: int, uid: str, *, now: datetime
     return found
 
 
+def list_signins(
+    session: Session, account_id: int, *, now: datetime, limit: int = 50
+) -> list[Credential]:
+    """Browsers and apps that are signed in, newest first."""
+    return list(
+        session.scalars(
+            sa.select(Credential)
+            .where(
+                Credential.account_id == account_id,
+                Credential.kind != CredentialKind.API_KEY,
+                Credential.revoked_at.is_(None),
+                sa.or_(Credential.expires_at.is_(None), Credential.expires_at > now),
+            )
+            .order_by(Credential.id.desc())
+            .limit(limit)
+        )
+    )
+
+
+def end_signin(session: Session, account_id: int, uid: str, *, now: datetime) -> int:
+    """End one of the account's own sign-ins and return its row id. Raises NotFound."""
+    found = session.scalar(
+        sa.select(Credential.id).where(
+            Credential.uid == uid,
+            Credential.account_id == account_id,
+            Credential.kind != CredentialKind.API_KEY,
+            Credential.revoked_at.is_(None),
+        )
+    )
+    if found is None:
+        raise NotFound("Session not found")
+    end_credential(session, found, now=now)
+    return found
+
+
 def touch(session: Session, credential_id: int, *, now: datetime) -> None:
     """Note that a credential was used."""
     session.execute(
