@@ -13,7 +13,8 @@ from tests.fakes.openai_engine import MODEL
 from tests.fixtures.accounts import Person
 
 ROOMS = (
-    "/", "/playground", "/research", "/runs", "/nodes", "/nodes/join", "/keys", "/account",
+    "/", "/playground", "/research", "/runs", "/nodes", "/nodes/join", "/points", "/models",
+    "/apps", "/keys", "/account",
     "/no-such-page",
 )  # fmt: skip
 

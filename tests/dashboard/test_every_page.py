@@ -11,7 +11,18 @@ from app.blueprints.dashboard.pages import OPEN_ENDPOINTS
 from tests.dashboard.conftest import HOSTILE, Browser, Rows
 from tests.fixtures.accounts import Person
 
-ROOMS = ("/", "/playground", "/research", "/runs", "/nodes", "/keys", "/account")
+ROOMS = (
+    "/",
+    "/playground",
+    "/research",
+    "/runs",
+    "/nodes",
+    "/points",
+    "/models",
+    "/apps",
+    "/keys",
+    "/account",
+)
 DOORS = ("/sign-in", "/sign-up")
 
 
