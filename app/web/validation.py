@@ -17,6 +17,7 @@ from app.web.errors import BadRequestBody
 
 View = Callable[..., Any]
 Model = TypeVar("Model", bound=BaseModel)
+_MAX_ID = 2**63 - 1
 _FORM_TYPES = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
 
 
@@ -78,7 +79,7 @@ class Api:
         def register(view: View) -> View:
             @functools.wraps(view)
             def wrapped(**path: Any) -> Response:
-                _refuse_nul_in(path.values())
+                _refuse_impossible(path.values())
                 if body is not None:
                     path["body"] = parse_body(body, form_bytes=form_bytes)
                 if query is not None:
@@ -197,10 +198,11 @@ def _nested(flat: dict[str, str]) -> dict[str, Any]:
     return found
 
 
-def _refuse_nul_in(values: Iterable[Any]) -> None:
-    """A path with a NUL in it leads nowhere."""
-    if any(isinstance(value, str) and "\x00" in value for value in values):
-        raise NotFound
+def _refuse_impossible(values: Iterable[Any]) -> None:
+    """A path with a NUL in it, or a number that no database counts to, leads nowhere."""
+    for value in values:
+        if "\x00" in value if isinstance(value, str) else value > _MAX_ID:
+            raise NotFound
 
 
 def _refuse_nul(raw: bytes, status: int) -> None:

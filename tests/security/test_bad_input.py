@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -118,7 +119,10 @@ def test_a_body_that_is_no_object_is_refused(sender: Sender) -> None:
         for route in with_bodies(sender.app):
             answer = sender.send(route, data=raw, content_type="application/json")
             # The fast door of heartbeats does not read fields that it does not know.
-            is_fast = what == "no UTF-8" and route.name == "POST /agent/v1/heartbeat"
+            is_fast = (
+                what in {"no UTF-8", "an encoded surrogate"}
+                and route.name == "POST /agent/v1/heartbeat"
+            )
             if answer.status not in {400, 422} and not is_fast:
                 found.append(f"{route.name}: {answer.status} to {what}")
             found.append(complaint(route, answer))
@@ -252,6 +256,9 @@ FORMS = {
 }
 
 
+# Werkzeug leaves the file of a part that was cut off to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize(("raw", "content_type"), FORMS.values(), ids=FORMS)
 def test_a_form_breaks_nothing(sender: Sender, raw: bytes, content_type: str) -> None:
     found = []
@@ -262,6 +269,7 @@ def test_a_form_breaks_nothing(sender: Sender, raw: bytes, content_type: str) ->
         found.append(complaint(route, answer))
     # Where nothing is required, a form with nothing in it that we know changes nothing.
     lenient = ("PATCH", "regenerate")
+    gc.collect()
     assert [t for t in found if t and not any(word in t for word in lenient)] == []
 
 

@@ -180,10 +180,10 @@ def list_days(
     newest = min(last, today) if last else today
 
     def read(days: int) -> list[Any]:
-        since = newest - timedelta(days=days)
+        since = newest - timedelta(days=days - 1)
         conditions = [
             among(session, NodeDailyStats.node_id, nodes),
-            NodeDailyStats.day > since,
+            NodeDailyStats.day >= since,
             NodeDailyStats.day <= newest,
         ]
         if first is not None:

@@ -19,6 +19,7 @@ NAMED_DEVICES = 3
 OTHERS = "Other devices"
 EXPORT_STEP = 5_000
 MAX_EXPORT = 100_000
+_FIRST_DAY = date(1970, 1, 1)  # nothing was earned before; a calendar has an end there too
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class PointsChart:
 
 def chart_points(session: Session, wanted: PointsFilter, *, now: datetime) -> PointsChart:
     """The filter's days, the last 30 without one and at most 92."""
-    last = wanted.end or now.astimezone(UTC).date()
+    last = max(wanted.end or now.astimezone(UTC).date(), _FIRST_DAY)
     earliest = last - timedelta(days=MAX_DAYS - 1)
     first = max(wanted.start or last - timedelta(days=DAYS - 1), earliest)
     days = tuple(first + timedelta(days=n) for n in range(max(0, (last - first).days + 1)))
