@@ -6,10 +6,8 @@ counted by the ingester; here they are read, granted, and counted again from raw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -77,27 +75,27 @@ def list_points(
 ) -> PointsPage:
     """Rows by day (newest first), node and device; totals also for a page past the end.
 
-    Two steps, because nodes are few and days many: first the nodes, then their days. The
-    days' sums say on which days the page lies, so that only those rows are sorted.
+    First the nodes, then their days: nodes are few and days many. Which days the page lies
+    on is counted from the newest back, so that only those rows are sorted.
     """
     node_ids = list(session.scalars(_node_ids(wanted)))
     if not node_ids:
         return PointsPage((), 0, 0)
     conditions = _conditions(session, wanted, node_ids)
-    days = session.execute(
+    count, total, oldest, newest = session.execute(
         sa.select(
-            DevicePointsDaily.day, sa.func.count(), sa.func.sum(DevicePointsDaily.points_e4)
-        )
-        .where(*conditions)
-        .group_by(DevicePointsDaily.day)
-        .order_by(DevicePointsDaily.day.desc())
-    ).all()
-    count = sum(row[1] for row in days)
-    total = sum(int(row[2]) for row in days)
+            sa.func.count(),
+            sa.func.coalesce(sa.func.sum(DevicePointsDaily.points_e4), 0),
+            sa.func.min(DevicePointsDaily.day),
+            sa.func.max(DevicePointsDaily.day),
+        ).where(*conditions)
+    ).one()
     offset = (page - 1) * page_size
+    if count <= offset:
+        return PointsPage((), int(total), count)
+    stride = (offset + page_size) // len(node_ids) + 2
+    days = _newest_days(session, conditions, oldest, newest, offset + page_size, stride)
     first, last, before = _days_of_page(days, offset, page_size)
-    if first is None or last is None:
-        return PointsPage((), total, count)
     rows = session.execute(
         sa.select(
             Node.client_id, Node.name, DevicePointsDaily.day, DevicePointsDaily.heartbeats,
@@ -113,7 +111,32 @@ def list_points(
         .limit(page_size)
         .offset(offset - before)
     )  # fmt: skip
-    return PointsPage(tuple(DevicePoints(*row) for row in rows), total, count)
+    return PointsPage(tuple(DevicePoints(*row) for row in rows), int(total), count)
+
+
+def _newest_days(
+    session: Session,
+    conditions: list[sa.ColumnElement[bool]],
+    oldest: date,
+    newest: date,
+    rows: int,
+    stride: int,
+) -> list[tuple[date, int]]:
+    """How many rows the newest days have, as many days as hold `rows` of them."""
+    while True:
+        since = max(oldest, newest - timedelta(days=min(stride, 40_000)))
+        days = [
+            (day, number)
+            for day, number in session.execute(
+                sa.select(DevicePointsDaily.day, sa.func.count())
+                .where(*conditions, DevicePointsDaily.day >= since)
+                .group_by(DevicePointsDaily.day)
+                .order_by(DevicePointsDaily.day.desc())
+            )
+        ]
+        if since == oldest or sum(number for _, number in days) >= rows:
+            return days
+        stride *= 4
 
 
 def _node_ids(wanted: PointsFilter) -> sa.Select[int]:
@@ -140,19 +163,16 @@ def _conditions(
 
 
 def _days_of_page(
-    days: Sequence[Any], offset: int, size: int
-) -> tuple[date | None, date | None, int]:
+    days: list[tuple[date, int]], offset: int, size: int
+) -> tuple[date, date, int]:
     """The newest and the oldest day of a page, and how many rows lie before that newest day."""
-    first: date | None = None
-    last: date | None = None
-    before = passed = 0
-    for day, number, _ in days:
+    on_page: list[tuple[date, int]] = []
+    passed = 0
+    for day, number in days:
         if passed + number > offset and passed < offset + size:
-            if first is None:
-                first, before = day, passed
-            last = day
+            on_page.append((day, passed))
         passed += number
-    return first, last, before
+    return on_page[0][0], on_page[-1][0], on_page[0][1]
 
 
 def balance(session: Session, account_id: int) -> Balance:
