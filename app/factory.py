@@ -15,6 +15,7 @@ from app.config import Settings
 from app.core.database import engine_options, install_rules
 from app.extensions import csrf, db, htmx, login_manager, migrate
 from app.web.auth import install_auth
+from app.web.converters import IntegerConverter
 from app.web.cors import install_cors
 from app.web.dialects import DialectMap
 from app.web.docs import install_docs
@@ -73,6 +74,7 @@ def _configure(app: Flask, settings: Settings) -> None:
     )
     app.session_interface = SecureCookieSessionInterface()
     app.url_map.strict_slashes = False
+    app.url_map.converters["int"] = IntegerConverter
     app.json.sort_keys = False  # type: ignore[attr-defined]
 
 

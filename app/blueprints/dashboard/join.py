@@ -57,7 +57,7 @@ def create_enrolment() -> ResponseReturnValue:
 @blueprint.get("/nodes/join/<token_id>")
 def show_joined(token_id: str) -> ResponseReturnValue:
     """The machines that came with one of the caller's tokens."""
-    if not token_id.isdecimal() or len(token_id) > 9:
+    if not token_id.isascii() or not token_id.isdecimal() or len(token_id) > 9:
         raise NotFound("This token is not known.")
     account_id, number = current_identity().account_id, int(token_id)
     ids = joining.joined_with(reading(), account_id, number)
