@@ -2,12 +2,13 @@
 
 Revision ID: 0001
 Revises:
-Create Date: 2026-11-22 02:18:07.757237
+Create Date: 2026-11-22 03:04:01.672869
 
 """
 
-import sqlalchemy as sa
 from alembic import op
+import sqlalchemy as sa
+
 
 # revision identifiers, used by Alembic.
 revision = "0001"
@@ -259,6 +260,7 @@ def upgrade():
         sa.Column("relay", sa.String(length=200), nullable=True),
         sa.Column("total_heartbeats", sa.Integer(), server_default="0", nullable=False),
         sa.Column("uptime_days", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("first_day_heartbeats", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("joined_on", sa.Date(), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),

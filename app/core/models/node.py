@@ -41,6 +41,8 @@ class Node(Base):
     # Counted by the ingester, so that lists need not add days up.
     total_heartbeats: Mapped[int] = mapped_column(default=0, server_default="0")
     uptime_days: Mapped[int] = mapped_column(default=0, server_default="0")
+    # Of the day in `joined_on`.
+    first_day_heartbeats: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime]
     # The UTC day of `created_at`: of a node's first day not the whole was expected of it.
     joined_on: Mapped[date] = mapped_column(default=_joined_on)

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
@@ -44,6 +45,7 @@ class Rater:
 
     def __init__(self) -> None:
         self._devices: dict[int, tuple[_Registered, ...]] = {}
+        self._joined_on: dict[int, date] = {}
         self._rated: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._table: DeviceTable | None = None
         self._forget_at = 0.0
@@ -62,6 +64,10 @@ class Rater:
     def knows(self, node_id: int) -> bool:
         """Whether there is such a node."""
         return node_id in self._devices
+
+    def joined_on(self, node_id: int) -> date:
+        """The day on which a known node joined."""
+        return self._joined_on[node_id]
 
     def rate_all(self, node_id: int, devices: Sequence[DeviceBeat]) -> list[dict[str, Any]]:
         """What is kept of a beat's devices: enough to count points from it alone.
@@ -104,8 +110,11 @@ class Rater:
             ).where(Device.node_id.in_(node_ids)).order_by(Device.index)
         ):  # fmt: skip
             found[row[0]].append(_Registered(*row[1:]))
-        for node_id in session.scalars(sa.select(Node.id).where(Node.id.in_(node_ids))):
+        for node_id, joined_on in session.execute(
+            sa.select(Node.id, Node.joined_on).where(Node.id.in_(node_ids))
+        ):
             self._devices[node_id] = tuple(found[node_id])
+            self._joined_on[node_id] = joined_on
 
 
 def _as_registered(beat: DeviceBeat, known: _Registered | None) -> _Registered:

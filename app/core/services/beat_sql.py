@@ -38,6 +38,7 @@ _DEVICE_DAYS = {
 }  # fmt: skip
 _NODES = {
     "id": "integer", "at": "timestamptz", "beats": "integer", "days": "integer",
+    "first_day_beats": "integer",
 }  # fmt: skip
 _ADDED = (
     "heartbeats", "cpu_sum", "cpu_count", "memory_sum", "memory_count", "disk_sum",
@@ -180,7 +181,8 @@ def _nodes_sql(read: Any) -> str:
             last_beat_at = CASE WHEN nodes.last_beat_at >= beaten.at
                            THEN nodes.last_beat_at ELSE beaten.at END,
             total_heartbeats = nodes.total_heartbeats + beaten.beats,
-            uptime_days = nodes.uptime_days + beaten.days
+            uptime_days = nodes.uptime_days + beaten.days,
+            first_day_heartbeats = nodes.first_day_heartbeats + beaten.first_day_beats
         FROM ({read(_NODES)}) AS beaten
         WHERE nodes.id = beaten.id
     """  # noqa: S608

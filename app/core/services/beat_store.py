@@ -79,7 +79,7 @@ def apply_beats(session: Session, received: Sequence[ReceivedBeat], rater: Rater
         merged += [one for one in beats if (one.node_id, one.bucket) in updated]
     new_days = _write_days(session, sql, counted, merged)
     _write_points(session, sql, counted, rows)
-    _write_nodes(session, sql, known, counted, new_days)
+    _write_nodes(session, sql, known, counted, new_days, rater)
     return len(counted)
 
 
@@ -190,20 +190,27 @@ def _write_nodes(
     known: list[ReceivedBeat],
     counted: list[ReceivedBeat],
     new_days: dict[int, int],
+    rater: Rater,
 ) -> None:
     last: dict[int, int] = {}
     beats: dict[int, int] = defaultdict(int)
+    on_first_day: dict[int, int] = defaultdict(int)
     for one in known:
         last[one.node_id] = max(last.get(one.node_id, 0), one.at_ms)
     for one in counted:
         beats[one.node_id] += 1
+        if day_of_bucket(one.bucket) == rater.joined_on(one.node_id):
+            on_first_day[one.node_id] += 1
     sql.touch_nodes(
         session,
         [
-            [node_id, beat_sql.moment(at_ms), beats[node_id], new_days.get(node_id, 0)]
+            [
+                node_id, beat_sql.moment(at_ms), beats[node_id], new_days.get(node_id, 0),
+                on_first_day[node_id],
+            ]
             for node_id, at_ms in sorted(last.items())
         ],
-    )
+    )  # fmt: skip
 
 
 def expire_beats(

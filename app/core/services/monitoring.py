@@ -96,6 +96,11 @@ class History(Protocol):
         ...
 
     @property
+    def first_day_heartbeats(self) -> int:
+        """Those of the day on which it joined."""
+        ...
+
+    @property
     def uptime_days(self) -> int:
         """On how many days."""
         ...
@@ -120,21 +125,20 @@ def health_of(session: Session, nodes: Sequence[History], *, now: datetime) -> d
     """
     seen = [node for node in nodes if node.uptime_days > 0]
     today = now.astimezone(UTC).date()
-    short = _beats_of_short_days(session, [node.id for node in seen], today)
     midnight = datetime(today.year, today.month, today.day, tzinfo=UTC)
-    expected_today = _expected(today, midnight, now)
+    expected_today = _expected(midnight, midnight, now)
+    beats_today = _beats_of_day(session, [node.id for node in seen], today)
     found = {}
     for node in seen:
         rate, whole = 0.0, node.total_heartbeats
-        beats = short.get((node.id, today), 0)
+        if node.first_day_heartbeats:
+            whole -= node.first_day_heartbeats
+            first = node.created_at.replace(hour=0, minute=0, second=0, microsecond=0)
+            rate += min(1.0, node.first_day_heartbeats / _expected(first, node.created_at, now))
+        beats = beats_today.get(node.id, 0)
         if beats and node.created_at < midnight:
             whole -= beats
             rate += min(1.0, beats / expected_today)
-        first = node.created_at.date()
-        beats = short.get((node.id, first), 0)
-        if beats:
-            whole -= beats
-            rate += min(1.0, beats / _expected(first, node.created_at, now))
         health = (rate + whole / BUCKETS_A_DAY) / node.uptime_days * 100
         found[node.id] = min(100.0, max(0.0, health))
     return found
@@ -290,33 +294,17 @@ def _mean(total: float, count: int) -> float | None:
     return round(total / count, 2) if count else None
 
 
-def _beats_of_short_days(
-    session: Session, node_ids: Sequence[int], today: date
-) -> dict[tuple[int, date], int]:
-    """Beats on the days that were not whole: today, and the day a node joined."""
-    columns = (NodeDailyStats.node_id, NodeDailyStats.day, NodeDailyStats.heartbeats)
-    found = {
-        (node_id, day): beats
-        for node_id, day, beats in session.execute(
-            sa.select(*columns).where(
-                among(session, NodeDailyStats.node_id, node_ids), NodeDailyStats.day == today
-            )
-        )
-    }
-    joined = session.execute(
-        sa.select(*columns)
-        .join(Node, Node.id == NodeDailyStats.node_id)
-        .where(
-            among(session, NodeDailyStats.node_id, node_ids),
-            NodeDailyStats.day == Node.joined_on,
+def _beats_of_day(session: Session, node_ids: Sequence[int], day: date) -> dict[int, int]:
+    rows = session.execute(
+        sa.select(NodeDailyStats.node_id, NodeDailyStats.heartbeats).where(
+            among(session, NodeDailyStats.node_id, node_ids), NodeDailyStats.day == day
         )
     )
-    found.update({(node_id, day): beats for node_id, day, beats in joined})
-    return found
+    return {row.node_id: row.heartbeats for row in rows}
 
 
-def _expected(day: date, created_at: datetime, now: datetime) -> float:
-    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+def _expected(midnight: datetime, created_at: datetime, now: datetime) -> float:
+    """Beats that a day which began at `midnight` could have brought of a node so far."""
     began = max(midnight, created_at)
     ended = min(midnight + timedelta(days=1), now)
     return max(1.0, (ended - began).total_seconds() / BUCKET_SECONDS)

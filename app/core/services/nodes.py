@@ -64,6 +64,7 @@ class NodeView:
     created_at: datetime
     total_heartbeats: int
     uptime_days: int
+    first_day_heartbeats: int
     is_draining: bool
     devices: tuple[DeviceView, ...]
     replicas: tuple[ReplicaView, ...]
@@ -78,7 +79,7 @@ class NodeView:
 _LISTED = (
     Node.id, Node.client_id, Node.account_id, Account.username, Node.name, Node.wanted_status,
     Node.valid_status, Node.os_type, Node.agent_version, Node.last_beat_at, Node.stopped_at,
-    Node.created_at, Node.total_heartbeats, Node.uptime_days,
+    Node.created_at, Node.total_heartbeats, Node.uptime_days, Node.first_day_heartbeats,
 )  # fmt: skip
 
 
@@ -332,6 +333,7 @@ def _view(
         created_at=row.created_at,
         total_heartbeats=row.total_heartbeats,
         uptime_days=row.uptime_days,
+        first_day_heartbeats=row.first_day_heartbeats,
         is_draining=is_draining(row.wanted_status),
         devices=tuple(devices),
         replicas=tuple(replicas),
