@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.core.clock import utc_now
 from app.core.domain.accounts import CredentialKind, Identity
+from app.core.domain.nodes import clean_text
 from app.core.services import credentials
 from app.extensions import login_manager
 from app.web.auth import SESSION_SECRET, find_identity
@@ -56,7 +57,7 @@ def load_by_id(_id: str) -> SignedIn | None:
 
 def begin_session(database: Session, account_id: int) -> None:
     """Sign the browser in: a fresh credential and a fresh cookie. The caller commits."""
-    agent = str(request.headers.get("User-Agent", ""))
+    agent = clean_text(str(request.headers.get("User-Agent", "")), 255)
     issued = credentials.issue_session(database, account_id, now=utc_now(), name=agent)
     session.clear()
     session[SESSION_SECRET] = issued.secret

@@ -17,7 +17,7 @@ from app.web.errors import BadRequestBody
 
 View = Callable[..., Any]
 Model = TypeVar("Model", bound=BaseModel)
-_MAX_ID = 2**63 - 1
+_MAX_ID = 2**31 - 1  # PostgreSQL keeps our ids in 32 bits
 _FORM_TYPES = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
 
 
@@ -199,7 +199,7 @@ def _nested(flat: dict[str, str]) -> dict[str, Any]:
 
 
 def _refuse_impossible(values: Iterable[Any]) -> None:
-    """A path with a NUL in it, or a number that no database counts to, leads nowhere."""
+    """A path with a NUL in it, or a number that no id reaches, leads nowhere."""
     for value in values:
         if "\x00" in value if isinstance(value, str) else value > _MAX_ID:
             raise NotFound

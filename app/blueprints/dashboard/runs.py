@@ -21,7 +21,7 @@ from app.web.sse import frame, last_event_id, sse_response
 from app.web.transaction import reading, release
 
 PAGE_SIZE = 25
-MAX_ID = 2**63 - 1  # what a database counts to
+MAX_ID = 2**31 - 1
 
 
 @blueprint.get("/runs")
