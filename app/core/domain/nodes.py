@@ -90,6 +90,11 @@ class ReplicaVerdict:
     reason: str | None = None
 
 
+# Plain strings: hashing an enum's member takes ten times as long, and lists are long.
+_SHOWN_AS_WANTED = frozenset({"maintenance", "error"})
+_IN_SERVICE = frozenset({"active", "online"})
+
+
 def is_online(
     last_beat_at: datetime | None,
     stopped_at: datetime | None,
@@ -106,15 +111,13 @@ def is_online(
 def status_of(wanted: str, *, online: bool) -> str:
     """What a node is called: offline without beats, else what its owner asked for."""
     if not online:
-        return WantedStatus.OFFLINE
-    if wanted in {WantedStatus.MAINTENANCE, WantedStatus.ERROR}:
-        return wanted
-    return WantedStatus.ONLINE
+        return "offline"
+    return wanted if wanted in _SHOWN_AS_WANTED else "online"
 
 
 def is_draining(wanted: str) -> bool:
     """Whether a node gets no new runs because its owner said so."""
-    return wanted not in {WantedStatus.ACTIVE, WantedStatus.ONLINE}
+    return wanted not in _IN_SERVICE
 
 
 def clean_text(text: str, limit: int) -> str:

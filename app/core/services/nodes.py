@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,7 +17,6 @@ from app.core.domain.nodes import (
     WantedStatus,
     clean_text,
     is_draining,
-    is_online,
     status_of,
 )
 from app.core.ids import hash_secret, parse_client_id
@@ -148,16 +146,12 @@ def list_nodes(
     if page_size is not None:
         query = query.limit(page_size).offset((page - 1) * page_size)
     rows = session.execute(query).all()
-    ids = [row.id for row in rows]
+    ids = [row[0] for row in rows]
     devices, replicas = list_devices(session, ids), list_replicas(session, ids)
-    views = []
-    for row in rows:
-        is_on = is_online(
-            row.last_beat_at, row.stopped_at,
-            now=now, offline_after_seconds=offline_after_seconds,
-        )  # fmt: skip
-        own = devices.get(row.id, ()), replicas.get(row.id, ())
-        views.append(_view(row, *own, online=is_on))
+    since = now - timedelta(seconds=offline_after_seconds)
+    views = [
+        _view(row, devices.get(row[0], []), replicas.get(row[0], []), since) for row in rows
+    ]
     return views, total or 0
 
 
@@ -316,25 +310,20 @@ def _has_status(
 
 
 def _view(
-    row: Any, devices: Sequence[DeviceView], replicas: Sequence[ReplicaView], *, online: bool
+    row: Any, devices: list[DeviceView], replicas: list[ReplicaView], since: datetime
 ) -> NodeView:
-    return NodeView(
-        id=row.id,
-        client_id=row.client_id,
-        account_id=row.account_id,
-        owner=row.username,
-        name=row.name,
-        status=status_of(row.wanted_status, online=online),
-        wanted_status=row.wanted_status,
-        valid_status=row.valid_status,
-        os_type=row.os_type,
-        agent_version=row.agent_version,
-        last_beat_at=row.last_beat_at,
-        created_at=row.created_at,
-        total_heartbeats=row.total_heartbeats,
-        uptime_days=row.uptime_days,
-        first_day_heartbeats=row.first_day_heartbeats,
-        is_draining=is_draining(row.wanted_status),
-        devices=tuple(devices),
-        replicas=tuple(replicas),
+    """By position: this is done for every node of a long list."""
+    (
+        node_id, client_id, account_id, owner, name, wanted, valid, os_type, agent_version,
+        last_beat_at, stopped_at, created_at, beats, days, first_day,
+    ) = row  # fmt: skip
+    is_on = (
+        last_beat_at is not None
+        and last_beat_at > since
+        and (stopped_at is None or stopped_at < last_beat_at)
     )
+    return NodeView(
+        node_id, client_id, account_id, owner, name, status_of(wanted, online=is_on), wanted,
+        valid, os_type, agent_version, last_beat_at, created_at, beats, days, first_day,
+        is_draining(wanted), tuple(devices), tuple(replicas),
+    )  # fmt: skip
