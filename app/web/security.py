@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response
+from flask import Flask, Response, request
+
+from app.core.domain.errors import NotFound
 
 _CSP = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
@@ -22,4 +24,11 @@ def install_security_headers(app: Flask) -> None:
         headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
         return response
 
+    app.before_request(_refuse_nul)
     app.after_request(add)
+
+
+def _refuse_nul() -> None:
+    """A path with a NUL in it leads nowhere: no database of ours looks for one."""
+    if "\x00" in request.path:
+        raise NotFound

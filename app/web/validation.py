@@ -199,10 +199,9 @@ def _nested(flat: dict[str, str]) -> dict[str, Any]:
 
 
 def _refuse_impossible(values: Iterable[Any]) -> None:
-    """A path with a NUL in it, or a number that no id reaches, leads nowhere."""
-    for value in values:
-        if "\x00" in value if isinstance(value, str) else value > _MAX_ID:
-            raise NotFound
+    """A path with a number that no id reaches leads nowhere."""
+    if any(isinstance(value, int) and value > _MAX_ID for value in values):
+        raise NotFound
 
 
 def _refuse_nul(raw: bytes, status: int) -> None:
