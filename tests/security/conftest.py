@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from flask import Flask
 from sqlalchemy.orm import Session, sessionmaker
 
 from tests.fixtures.accounts import MakePerson, Person
 from tests.security.routes import Knocker
-from tests.security.things import MARK, Things
+from tests.security.sending import Sender
+from tests.security.things import MAKERS, MARK, Things, enrolment_secret
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +37,21 @@ def owner(make_person: MakePerson) -> Person:
 def things(sessions: sessionmaker[Session], owner: Person) -> Things:
     """Makes things of the owner's."""
     return Things(sessions, owner)
+
+
+@pytest.fixture
+def sender(
+    make_app: Callable[..., Flask],
+    admin: Person,
+    owner: Person,
+    things: Things,
+    sessions: sessionmaker[Session],
+) -> Sender:
+    """Somebody with an account, an admin, a node and a token for more nodes."""
+    app = make_app(sync_wait_seconds=0.1, signin_limit_per_minute=100_000)
+    found = Sender(app, admin, owner, things.node(), enrolment_secret(sessions, owner))
+    found.values = {
+        stem: make(things) for stem, make in MAKERS.items() if not stem.startswith("/client/")
+    }
+    found.values["/client/list/<int:client_id>"] = {"client_id": owner.id}
+    return found
