@@ -101,7 +101,6 @@ def form_fields(caller: Person) -> dict[str, dict[str, str]]:
         "dashboard.sign_out": {},
         "dashboard.forgot_password": {"email": "nobody@example.org"},
         "dashboard.reset_password": {"password": "a good password"},
-        "dashboard.sign_in_with_google": {"id_token": "a.b.c", "state": "x"},
         "dashboard.change_profile": {
             "username": caller.username, "email": caller.email, "name": "n"
         },
