@@ -63,8 +63,8 @@ def test_open_routes_too_take_any_text_in_their_path(sender: Sender) -> None:
 
 
 QUERIES = (
-    "0", "-1", str(2**31), str(2**63), str(10**30), "%C2%B2", "1.5", "NaN", "", "%00", "%ff",
-    "%ed%a0%80", "[]", "x" * 3000, "%27%20OR%201=1--", "0000-00-00", "9999-12-31", "0001-01-01",
+    "-1", str(2**31), str(10**30), "%C2%B2", "NaN", "", "%00", "%ed%a0%80",
+    "%27%20OR%201=1--", "0000-00-00", "9999-12-31", "0001-01-01",
 )  # fmt: skip
 # What pages read of their queries.
 PAGE_NAMES = ("page", "before", "state", "whose", "model", "part", "next", "done", "days", "q",
@@ -113,8 +113,8 @@ def test_a_page_past_the_end_is_empty_or_refused(sender: Sender) -> None:
     ]  # fmt: skip
     found = []
     for route, path in paths:
-        for number in (10_000_000, 2**31, 2**53, 2**63 - 1, 2**63, 10**30):
-            for query in (f"page={number}&page_size=100", f"page={number}", f"before={number}"):
+        for number in (10_000_000, 2**31, 2**63 - 1, 10**30):
+            for query in (f"page={number}&page_size=100", f"page={number}&before={number}"):
                 asked = f"{path}?{query}&user_id={sender.owner.id}"
                 found.append(complaint(route, sender.send(route, asked)))
     assert [text for text in found if text] == []
