@@ -188,11 +188,12 @@ class Settings(BaseModel):
         10 * 2**30, alias="MAX_UPLOAD_BYTES", description="Largest uploaded file, bytes."
     )
     stream_flush_ms: float = Field(
-        8.0,
+        20.0,
         alias="STREAM_FLUSH_MS",
         ge=0,
         le=1000,
-        description="With many streams live, pieces of an answer gather for at most this long.",
+        description="With 16 streams live or more, pieces of an answer gather for at most this long;"
+        " first pieces and ends never wait.",
     )
 
     # Runs

@@ -58,6 +58,8 @@ class StreamWriter:
         self._channels = Channels(on_reader_gone, gone_after_seconds)
         self._wake = threading.Event()
         self._hurry = threading.Event()
+        self._urgent: set[str] = set()
+        self._all_due: float | None = None
         self._closing = threading.Event()
         self._wire: Wire | None = None
         self._thread = threading.Thread(target=self._run, name="weft-write", daemon=True)
@@ -110,6 +112,7 @@ class StreamWriter:
     def flush(self, timeout: float) -> bool:
         """Wait until Redis has acknowledged all that was written; False when it did not."""
         done = threading.Event()
+        self._all_due = 0.0
         self._queue(done)
         self._hurry.set()
         return done.wait(timeout)
@@ -136,10 +139,12 @@ class StreamWriter:
         run.last += 1
         entry = Entry(run, run.last, kind, value)
         run.written += entry.size
-        if run.is_fresh or kind == END:
-            run.is_fresh = False
-            self._hurry.set()
+        is_urgent = run.is_fresh or kind == END
+        run.is_fresh = False
         self._queue(entry)
+        if is_urgent:
+            self._urgent.add(run_id)
+            self._hurry.set()
         return run.last
 
     def _queue(self, item: Entry | threading.Event) -> None:
@@ -178,21 +183,37 @@ class StreamWriter:
             if not self._pending and not self._closing.is_set():
                 self._wake.wait(PROBE_SECONDS if self._channels.has_suspects else None)
         if self._flush_seconds and len(self._runs) >= COALESCE_FROM_RUNS:
-            self._hurry.wait(self._flush_seconds)
+            now = time.monotonic()
+            if self._all_due is None:
+                self._all_due = now + self._flush_seconds
+            self._hurry.wait(max(0.0, self._all_due - now))
+        else:
+            self._all_due = None
 
     def _take(self) -> tuple[list[Entry], list[threading.Event]]:
-        """The next batch, in order, pieces of one run merged."""
+        """The next batch, in order, pieces of one run merged.
+
+        Before all are due, only the runs in a hurry: the others go on gathering.
+        """
         self._hurry.clear()
+        urgent, self._urgent = self._urgent, set()
+        takes_all = self._all_due is None or time.monotonic() >= self._all_due
+        if takes_all:
+            self._all_due = None
         taken: list[Entry] = []
         flushed: list[threading.Event] = []
+        left: list[Entry | threading.Event] = []
         size = 0
         while self._pending and size < BATCH_BYTES:
             item = self._pending.popleft()
-            if isinstance(item, Entry):
+            if not isinstance(item, Entry):
+                flushed.append(item)
+            elif takes_all or item.run.run_id in urgent:
                 taken.append(item)
                 size += item.size
             else:
-                flushed.append(item)
+                left.append(item)
+        self._pending.extendleft(reversed(left))
         return merge(taken), flushed
 
     def _exchange(self, batch: list[Entry], backoff: Backoff) -> None:
