@@ -211,7 +211,11 @@ def test_many_streams_survive_a_worker_that_is_killed_beside_another(
     assert usage_rows(own_hub) == 30
     for stream in streams:
         assert "abcdefghij".startswith(stream.text)
-        assert stream.ended_well == (stream.text == "abcdefghij" and stream.status == 200)
+        # The killed worker may have sent all its text and not yet written the end.
+        if stream.ended_well:
+            assert stream.text == "abcdefghij"
+        else:
+            assert stream.status >= 500 or "error" in json.loads(stream.frames[-1][6:])
 
 
 def _wide(hub: RunningHub) -> Served:
