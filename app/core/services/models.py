@@ -60,7 +60,9 @@ def _available(
         .join(Node, Node.id == Replica.node_id)
         .join(KnownModel, KnownModel.name == Replica.model_name)
         .where(
-            Replica.state == "ready", placement.serving_condition(now, offline_after_seconds)
+            Replica.state == "ready",
+            placement.is_reachable(),
+            placement.serving_condition(now, offline_after_seconds),
         )
         .group_by(Replica.model_name)
         .order_by(Replica.model_name)

@@ -58,6 +58,11 @@ def serving_condition(now: datetime, offline_after_seconds: float) -> sa.ColumnE
     )
 
 
+def is_reachable() -> sa.ColumnElement[bool]:
+    """Replicas that the hub has a way to: an address, or their node's relay."""
+    return sa.or_(Replica.endpoint_url.is_not(None), Node.relay.is_not(None))
+
+
 def list_candidates(
     session: Session, *, now: datetime, offline_after_seconds: float
 ) -> list[Candidate]:
@@ -72,7 +77,7 @@ def list_candidates(
         .where(
             Replica.state == "ready",
             sa.or_(Replica.backoff_until.is_(None), Replica.backoff_until < now),
-            sa.or_(Replica.endpoint_url.is_not(None), Node.relay.is_not(None)),
+            is_reachable(),
             serving_condition(now, offline_after_seconds),
         )
     )  # fmt: skip
