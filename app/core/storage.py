@@ -6,27 +6,25 @@ finished is never seen.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
-import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-import fsspec
-import fsspec.asyn
 import gevent
-from fsspec.implementations.local import LocalFileSystem
-from gevent.monkey import get_original, is_module_patched
+from gevent.monkey import is_module_patched
 
 from app.core.domain.errors import NotFound, TooLarge, Unavailable
 
 BLOCK_BYTES = 1024 * 1024
+_PART_BYTES = 8 * 1024 * 1024  # of an upload to S3; each is held in memory once
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}/[0-9a-f]{32}(\.[a-z0-9]{1,10})?")
+_GONE = "This file is not there any more."
+_BUCKET = re.compile(r"s3://(?P<bucket>[^/]+)(?:/(?P<prefix>.*))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +41,7 @@ class Storage:
 
     def __init__(self, url: str, data_dir: Path) -> None:
         """`url` empty: the folder `files` in `data_dir`. Raises Unavailable without a driver."""
-        if url and is_module_patched("threading"):
-            _give_fsspec_a_real_thread()
-        target = url or f"file://{data_dir.resolve() / 'files'}"
-        try:
-            self._fs, self._root = fsspec.core.url_to_fs(target)
-        except ImportError as error:
-            raise Unavailable(
-                f"STORAGE_URL needs a package that is not here: {error}"
-            ) from None
-
-    @property
-    def is_local(self) -> bool:
-        """Whether files lie in a folder of this machine."""
-        return isinstance(self._fs, LocalFileSystem)
+        self._place: _Place = _Bucket(url) if url else _Folder(data_dir.resolve() / "files")
 
     def put(
         self, kind: str, blocks: Iterable[bytes], *, max_bytes: int, suffix: str = ""
@@ -66,14 +51,9 @@ class Storage:
         Raises TooLarge after `max_bytes`; whatever is raised, nothing is left behind.
         """
         name = f"{kind}/{secrets.token_hex(16)}{suffix}"
-        path = self._path(name)
-        self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        # A local file gets its name at the end; S3 shows an object only when it is complete.
-        part = f"{path}.part" if self.is_local else path
         digest = hashlib.sha256()
         size = 0
-        file: Any = self._fs.open(part, "wb")
-        try:
+        with self._place.create(_checked(name)) as file:
             for block in blocks:
                 size += len(block)
                 if size > max_bytes:
@@ -81,12 +61,6 @@ class Storage:
                 digest.update(block)
                 file.write(block)
                 _let_others_run()
-            file.close()
-        except BaseException:
-            _discard(self._fs, file, part, is_local=self.is_local)
-            raise
-        if self.is_local:
-            self._fs.mv(part, path)
         return StoredFile(name, size, digest.hexdigest())
 
     def put_bytes(self, kind: str, data: bytes, *, suffix: str = "") -> StoredFile:
@@ -95,11 +69,7 @@ class Storage:
 
     def open(self, name: str) -> IO[bytes]:
         """The file, readable and seekable. Raises NotFound."""
-        try:
-            opened: IO[bytes] = self._fs.open(self._path(name), "rb")
-        except FileNotFoundError:
-            raise NotFound("This file is not there any more.") from None
-        return opened
+        return self._place.open(_checked(name))
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """The file block by block. Raises NotFound."""
@@ -110,71 +80,148 @@ class Storage:
 
     def size(self, name: str) -> int:
         """Bytes in the file. Raises NotFound."""
-        try:
-            return int(self._fs.size(self._path(name)))
-        except FileNotFoundError:
-            raise NotFound("This file is not there any more.") from None
+        found = self._place.size(_checked(name))
+        if found is None:
+            raise NotFound(_GONE)
+        return found
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
-        return bool(self._fs.exists(self._path(name)))
+        return self._place.size(_checked(name)) is not None
 
     def delete(self, name: str) -> None:
         """Remove the file; one that is gone already is fine."""
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.rm_file(self._path(name))
+        self._place.delete(_checked(name))
 
     def local_path(self, name: str) -> Path | None:
         """Where the file lies on this machine; None when it is stored elsewhere."""
-        return Path(self._path(name)) if self.is_local else None
+        return self._place.local_path(_checked(name))
 
-    def _path(self, name: str) -> str:
-        if not _NAME.fullmatch(name):
-            raise NotFound("There is no such file.")
-        return f"{self._root}/{name}"
+
+class _Place(Protocol):
+    """Where files lie. All names are checked before they come here."""
+
+    def create(self, name: str) -> AbstractContextManager[IO[bytes]]: ...
+
+    def open(self, name: str) -> IO[bytes]: ...
+
+    def size(self, name: str) -> int | None: ...
+
+    def delete(self, name: str) -> None: ...
+
+    def local_path(self, name: str) -> Path | None: ...
+
+
+class _Folder:
+    """A folder of this machine. A file gets its name when it is complete."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @contextmanager
+    def create(self, name: str) -> Generator[IO[bytes], None, None]:
+        path = self._root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        try:
+            with part.open("wb") as file:
+                yield file
+            part.rename(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+    def open(self, name: str) -> IO[bytes]:
+        try:
+            return (self._root / name).open("rb")
+        except FileNotFoundError:
+            raise NotFound(_GONE) from None
+
+    def size(self, name: str) -> int | None:
+        try:
+            return (self._root / name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def delete(self, name: str) -> None:
+        (self._root / name).unlink(missing_ok=True)
+
+    def local_path(self, name: str) -> Path | None:
+        return self._root / name
+
+
+class _Bucket:
+    """A bucket of an S3, which shows an object only when it is complete.
+
+    Through boto3 and not an asyncio client: it works on sockets that gevent has patched.
+    """
+
+    def __init__(self, url: str) -> None:
+        found = _BUCKET.fullmatch(url)
+        if found is None:
+            raise Unavailable("STORAGE_URL must be s3://bucket or s3://bucket/prefix.")
+        try:
+            import boto3
+            import smart_open.s3
+            from botocore.exceptions import ClientError
+        except ImportError as error:
+            raise Unavailable(
+                f"STORAGE_URL needs a package that is not here: {error}"
+            ) from None
+        self._bucket = found["bucket"]
+        self._prefix = f"{(found['prefix'] or '').strip('/')}/".lstrip("/")
+        self._client = boto3.client("s3")
+        self._stream = smart_open.s3.open
+        self._error = ClientError
+
+    @contextmanager
+    def create(self, name: str) -> Generator[IO[bytes], None, None]:
+        file: Any = self._open(name, "wb")
+        try:
+            yield file
+        except BaseException:
+            file.terminate()
+            raise
+        file.close()
+
+    def open(self, name: str) -> IO[bytes]:
+        if self.size(name) is None:
+            raise NotFound(_GONE)
+        opened: IO[bytes] = self._open(name, "rb")
+        return opened
+
+    def size(self, name: str) -> int | None:
+        try:
+            head = self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
+        except self._error as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return None
+            raise
+        return int(head["ContentLength"])
+
+    def delete(self, name: str) -> None:
+        self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+
+    def local_path(self, name: str) -> Path | None:
+        return None
+
+    def _open(self, name: str, mode: str) -> Any:
+        return self._stream(
+            self._bucket, self._prefix + name, mode,
+            client=self._client, min_part_size=_PART_BYTES, defer_seek=True,
+        )  # fmt: skip
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise NotFound("There is no such file.")
+    return name
 
 
 def blocks_of(stream: IO[bytes]) -> Iterator[bytes]:
     """An open file block by block."""
     while block := stream.read(BLOCK_BYTES):
         yield block
-
-
-def _discard(fs: Any, file: Any, part: str, *, is_local: bool) -> None:
-    if is_local:
-        file.close()
-        with contextlib.suppress(FileNotFoundError):
-            fs.rm_file(part)
-        return
-    file.discard()  # ends the multipart upload: nothing becomes visible
-    file.closed = True
-
-
-_loop_of_process: dict[int, asyncio.AbstractEventLoop] = {}
-
-
-def _give_fsspec_a_real_thread() -> None:
-    """Run fsspec's asyncio loop in a thread that gevent has not replaced, once a process.
-
-    As a greenlet, that loop would count as running in every other greenlet too, and fsspec
-    refuses to be called from within its own loop.
-    """
-    if os.getpid() in _loop_of_process:
-        return
-    is_up = get_original("_thread", "allocate_lock")()
-    is_up.acquire()
-
-    def run() -> None:
-        loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(loop)
-        _loop_of_process[os.getpid()] = loop
-        fsspec.asyn.loop[0] = loop
-        fsspec.asyn.iothread[0] = None
-        loop.call_soon(is_up.release)
-        loop.run_forever()
-
-    get_original("_thread", "start_new_thread")(run, ())
-    is_up.acquire()
 
 
 def _let_others_run() -> None:
