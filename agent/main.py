@@ -9,6 +9,7 @@ import platform
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -102,7 +103,9 @@ class Agent:
             downloads.want(desired.get("downloads") or [])
             fleet.apply_desired(desired.get("models") or [])
 
-        reporter = Reporter(hub, machine, fleet, on_desired=on_desired)
+        reporter = Reporter(
+            hub, machine, fleet, on_desired=on_desired, numbered_after=int(time.time() * 1000)
+        )
         relay = self._relay(hub, fleet)
         with self._signals():
             self._start_threads(hub, fleet, reporter, relay, logs)

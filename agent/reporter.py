@@ -32,14 +32,18 @@ class Reporter:
         *,
         on_desired: Callable[[dict[str, Any]], None],
         clock: Callable[[], float] = time.monotonic,
+        numbered_after: int = 0,
     ) -> None:
+        """`numbered_after`: the hub takes a beat with the number of the one before for the
+        same one, so numbers must grow over a restart too."""
         self._hub = hub
         self._machine = machine
         self._fleet = fleet
         self._on_desired = on_desired
         self._clock = clock
         self._wake = threading.Event()
-        self._sequence = 0
+        self._sequence = numbered_after
+        self._has_beaten = False
         self._told_token: str | None = None
         self._inventory: dict[str, Any] | None = None
         self._inventory_due = 0.0
@@ -141,7 +145,8 @@ class Reporter:
             "replicas": self._fleet.beats(),
         }
         beat = self._attempt("heartbeat", lambda: self._hub.heartbeat(body))
-        self._next_beat = self._after(self._next_beat, is_first=self._sequence == 1)
+        self._next_beat = self._after(self._next_beat, is_first=not self._has_beaten)
+        self._has_beaten = True
         if beat is not None:
             if beat.draining != self._is_draining:
                 log.info("This node is %s.", "draining" if beat.draining else "in service")

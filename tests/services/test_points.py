@@ -223,6 +223,31 @@ class TestRedelivery:
         with sessions() as session:
             assert session.query(Heartbeat).one().network_rx == 10
 
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_so_is_one_that_comes_again_in_the_next_bucket(
+        self, sessions: Sessions, owner: Person, at_once: bool
+    ) -> None:
+        node = fleet.make_node(sessions, owner.id)
+        first = fleet.beat(node, DAY + timedelta(seconds=119), sequence=7, network_rx=10)
+        again = fleet.beat(node, DAY + timedelta(seconds=121), sequence=7, network_rx=10)
+        following = fleet.beat(node, DAY + timedelta(seconds=125), sequence=8, network_rx=1)
+        for delivery in [[first, again, following]] if at_once else [[first], [again]]:
+            fleet.apply(sessions, delivery)
+        fleet.apply(sessions, [first, again, following])
+        with sessions() as session:
+            rows = session.query(Heartbeat).order_by(Heartbeat.bucket).all()
+            assert [row.network_rx for row in rows] == [10, 1]
+            assert session.query(DevicePointsDaily).one().heartbeats == 2
+
+    def test_beats_without_a_number_are_never_taken_for_each_other(
+        self, sessions: Sessions, owner: Person
+    ) -> None:
+        node = fleet.make_node(sessions, owner.id)
+        fleet.apply(sessions, fleet.beats(node, DAY, 3, sequence=0))
+        fleet.apply(sessions, fleet.beats(node, DAY + timedelta(seconds=360), 3, sequence=0))
+        with sessions() as session:
+            assert session.query(DevicePointsDaily).one().heartbeats == 6
+
 
 class TestRebuild:
     def test_agrees_with_the_ingester(self, sessions: Sessions, owner: Person) -> None:

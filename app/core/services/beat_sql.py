@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 DEVICES_COLUMN = 8
+# A beat with the number of its node's last one is that one, sent again, for so long.
+REPEATED_WITHIN_BUCKETS = 5
 _LOCK_KEY = 0x77656674  # "weft": one ingester at a time on PostgreSQL
 
 _BEATS = {
@@ -136,9 +138,15 @@ def _read_postgres(columns: dict[str, str]) -> str:
 
 def _beats_sql(read: Any) -> str:
     columns = ", ".join(_BEATS)
-    source = read(_BEATS).replace(" FROM ", ", FALSE AS is_merged FROM ", 1)
     return f"""
-        INSERT INTO heartbeats ({columns}, is_merged) {source}
+        INSERT INTO heartbeats ({columns}, is_merged)
+        SELECT {columns}, FALSE FROM ({read(_BEATS)}) AS given
+        WHERE given.last_sequence = 0 OR given.last_sequence IS DISTINCT FROM (
+            SELECT earlier.last_sequence FROM heartbeats AS earlier
+            WHERE earlier.node_id = given.node_id AND earlier.bucket < given.bucket
+              AND earlier.bucket >= given.bucket - {REPEATED_WITHIN_BUCKETS}
+            ORDER BY earlier.bucket DESC LIMIT 1
+        )
         ON CONFLICT (node_id, bucket) DO UPDATE SET
             network_rx = heartbeats.network_rx + excluded.network_rx,
             network_tx = heartbeats.network_tx + excluded.network_tx,
@@ -149,7 +157,7 @@ def _beats_sql(read: Any) -> str:
           AND (excluded.last_sequence = 0
                OR excluded.last_sequence <> heartbeats.last_sequence)
         RETURNING node_id, bucket, is_merged
-    """
+    """  # noqa: S608
 
 
 def _node_days_sql(read: Any) -> str:

@@ -2,7 +2,8 @@
 
 The first beat of a node in a bucket of 120 seconds counts; later ones add their network
 bytes. A beat that was applied changes nothing when it comes again: its row knows the moment
-of the last beat that it took. Rows travel as one JSON document a statement, which both
+and the agent's number of the last beat that it took, so that a beat whose answer got lost,
+sent again a moment later, is recognised even in the bucket after. Rows travel as one JSON document a statement, which both
 databases unpack faster than we could bind parameters.
 """
 
@@ -70,10 +71,11 @@ def apply_beats(session: Session, received: Sequence[ReceivedBeat], rater: Rater
     sql.serialise(session)
     rater.learn(session, {one.node_id for one in received})
     known = [one for one in received if rater.knows(one.node_id)]
-    rows = {id(one): _row(one, rater) for one in known}
+    fresh = _without_repeats(known)
+    rows = {id(one): _row(one, rater) for one in fresh}
     counted: list[ReceivedBeat] = []
     merged: list[ReceivedBeat] = []
-    for beats in _rounds(known):
+    for beats in _rounds(fresh):
         inserted, updated = sql.insert_beats(session, [rows[id(one)] for one in beats])
         counted += [one for one in beats if (one.node_id, one.bucket) in inserted]
         merged += [one for one in beats if (one.node_id, one.bucket) in updated]
@@ -81,6 +83,23 @@ def apply_beats(session: Session, received: Sequence[ReceivedBeat], rater: Rater
     _write_points(session, sql, counted, rows)
     _write_nodes(session, sql, known, counted, new_days, rater)
     return len(counted)
+
+
+def _without_repeats(beats: Sequence[ReceivedBeat]) -> list[ReceivedBeat]:
+    """The beats without those that were sent again and came in a later bucket.
+
+    One statement cannot see the rows that it makes itself; what repeats an earlier
+    statement's beat is left to the database.
+    """
+    before: dict[int, tuple[int, int]] = {}
+    kept = []
+    for one in beats:
+        sequence, bucket = before.get(one.node_id, (0, 0))
+        if one.beat.sequence and one.beat.sequence == sequence and one.bucket > bucket:
+            continue
+        before[one.node_id] = (one.beat.sequence, one.bucket)
+        kept.append(one)
+    return kept
 
 
 def _rounds(beats: Sequence[ReceivedBeat]) -> list[list[ReceivedBeat]]:
