@@ -20,7 +20,7 @@ READY := $(VENV)/.ready-$(call hash,$(RUN_PINS))
 DEV_READY := $(VENV)/.dev-ready-$(call hash,$(DEV_PINS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test check format docs bench bench-gateway bench-heartbeats bench-points setup clean
+.PHONY: help run test check format docs bench bench-gateway bench-heartbeats bench-points bench-endurance setup clean
 
 help: ## say what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,7 @@ bench: ## list the benchmarks
 	@echo 'make bench-gateway      what the hub adds to a stream: first token, per token, CPU a request'
 	@echo 'make bench-heartbeats   heartbeats a second, and what one costs'
 	@echo 'make bench-points       points and statistics over a month of many nodes'
+	@echo 'make bench-endurance    ten minutes of many agents while Redis, ingester and web are killed'
 	@echo 'Pass options with ARGS, for example: make bench-gateway ARGS=--help'
 
 bench-gateway: $(DEV_READY) ## what the hub adds to a stream
@@ -65,6 +66,9 @@ bench-heartbeats: $(DEV_READY) ## heartbeats a second
 
 bench-points: $(DEV_READY) ## points over a month of many nodes
 	@$(BIN)/python -m benchmarks.points $(ARGS)
+
+bench-endurance: $(DEV_READY) ## no heartbeat lost or counted twice, whatever is killed
+	@$(BIN)/python -m benchmarks.endurance $(ARGS)
 
 setup: $(DEV_READY) ## make the virtual environment with everything in it
 
