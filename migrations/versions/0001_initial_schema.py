@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises:
-Create Date: 2026-11-22 03:04:01.672869
+Create Date: 2026-11-22 04:33:02.754037
 
 """
 
@@ -135,6 +135,7 @@ def upgrade():
         sa.Column("network_rx", sa.BigInteger(), nullable=False),
         sa.Column("network_tx", sa.BigInteger(), nullable=False),
         sa.Column("devices", sa.JSON(), nullable=False),
+        sa.Column("device_values", sa.JSON(), server_default="[]", nullable=False),
         sa.Column("last_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("last_sequence", sa.BigInteger(), nullable=False),
         sa.Column("is_merged", sa.Boolean(), nullable=False),

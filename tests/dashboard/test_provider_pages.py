@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import utc_now
 from app.core.models import Account, Node
-from app.core.services.node_history import SPANS, node_history
+from app.core.services.node_history import SPANS, device_history, node_history
 from tests.dashboard import provider_rows
 from tests.dashboard.conftest import HOSTILE, Browser, Rows
 from tests.dashboard.test_every_page import inline_code
@@ -75,6 +75,60 @@ def test_the_history_of_another_node_is_not_mixed_in(
         points = node_history(session, node.id, "24h", now=utc_now())
 
     assert all(point.cpu is None for point in points)
+
+
+@pytest.mark.parametrize("span", SPANS)
+def test_each_gpus_history_is_the_mean_of_what_it_measured(
+    rows: Rows, node: Node, owner: Person, sessions: sessionmaker[Session], span: str
+) -> None:
+    values = [[0, 50.0, 25.0, 61.5, 300.0], [1, None, None, 44.0, None]]
+    provider_rows.add_beats(rows, node, count=1500, device_values=values)
+    provider_rows.add_beats(
+        rows, rows.node(owner, "cellar"), count=50, device_values=[[0, 1.0]]
+    )
+
+    with sessions() as session:
+        now = utc_now()
+        points = node_history(session, node.id, span, now=now)
+        first, second = device_history(session, node.id, span, now=now)
+
+    assert (first.usage[-1], first.memory[-1], first.temperature[-1], first.power[-1]) == (
+        50.0, 25.0, 61.5, 300.0
+    )  # fmt: skip
+    assert (second.usage[-1], second.temperature[-1]) == (None, 44.0)
+    assert len(first.power) == len(points)
+    if span != "30d":
+        heard = [point.cpu is not None for point in points]
+        assert [value is not None for value in first.usage] == heard
+
+
+def test_gpus_are_charted_and_what_they_do_not_measure_is_not(
+    browser: Browser, rows: Rows, node: Node
+) -> None:
+    rows.device(node, index=1, name="NVIDIA L4")
+    values = [[0, 50.0, 25.0, 61.5, None], [1, 10.0, 5.0, 44.0, None], [7, 1.0, 1.0, 1.0, 1.0]]
+    provider_rows.add_beats(rows, node, count=30, device_values=values)
+
+    page = browser.open(f"/nodes/{node.client_id}").text
+
+    for title in ("GPU usage (%)", "GPU memory (%)", "GPU temperature (°C)"):
+        assert title in page
+    assert "1 · NVIDIA L4" in page
+    assert "GPU power" not in page
+
+
+def test_more_gpus_than_colours_have_a_set_of_charts_each(
+    browser: Browser, rows: Rows, node: Node
+) -> None:
+    for index in range(1, 8):
+        rows.device(node, index=index, name="NVIDIA L4")
+    values = [[index, 50.0, 25.0, 61.5, 70.0] for index in range(8)]
+    provider_rows.add_beats(rows, node, count=30, device_values=values)
+
+    page = browser.open(f"/nodes/{node.client_id}").text
+
+    assert "GPU power, 0 to 3 (W)" in page
+    assert "GPU power, 4 to 7 (W)" in page
 
 
 def test_the_charts_follow_the_span_that_is_asked_for(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import utc_now
-from app.core.domain.beats import ReceivedBeat
+from app.core.domain.beats import DeviceBeat, ReceivedBeat
 from app.core.domain.nodes import DeviceInfo
 from app.core.models import Account, DevicePointsDaily, Heartbeat, Node, NodeDailyStats
 from app.core.services import beat_store, points, points_check
@@ -247,6 +247,31 @@ class TestRedelivery:
         fleet.apply(sessions, fleet.beats(node, DAY + timedelta(seconds=360), 3, sequence=0))
         with sessions() as session:
             assert session.query(DevicePointsDaily).one().heartbeats == 6
+
+
+class TestDeviceValues:
+    def test_what_devices_measured_is_kept_with_the_beat_that_counts(
+        self, sessions: Sessions, owner: Person
+    ) -> None:
+        node = fleet.make_node(sessions, owner.id)
+        devices = [
+            DeviceBeat(
+                0, "RTX 4090", usage=103.0, mem_usage=40.25, temp=61.0, power_usage=300.5
+            ),
+            DeviceBeat(1, "RTX 4090"),
+        ]
+        late = [DeviceBeat(0, "RTX 4090", usage=1.0)]
+        fleet.apply(sessions, [fleet.beat(node, DAY, devices=devices)])
+        fleet.apply(sessions, [fleet.beat(node, DAY + timedelta(seconds=9), devices=late)])
+        with sessions() as session:
+            values = session.query(Heartbeat).one().device_values
+        assert values == [[0, 100.0, 40.25, 61.0, 300.5], [1, None, None, None, None]]
+
+    def test_a_beat_without_devices_has_none(self, sessions: Sessions, owner: Person) -> None:
+        node = fleet.make_node(sessions, owner.id)
+        fleet.apply(sessions, [fleet.beat(node, DAY)])
+        with sessions() as session:
+            assert session.query(Heartbeat).one().device_values == []
 
 
 class TestRebuild:

@@ -11,15 +11,19 @@ from flask.typing import ResponseReturnValue
 from app.blueprints.dashboard.node_presenters import log_line
 from app.blueprints.dashboard.pages import blueprint, page
 from app.core.clock import utc_now
-from app.core.services import node_history, node_reports, nodes
+from app.core.services import inventory, node_history, node_reports, nodes
 from app.web.auth import current_identity
-from app.web.charts import Series
+from app.web.charts import MAX_SERIES, Series
 from app.web.context import redis_client
 from app.web.transaction import reading
 
 LOG_LINES_SHOWN = 300
 DEFAULT_SPAN = "24h"
 _SPAN_TEXTS = {"1h": "1 hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days"}
+_MEASURED = (
+    ("GPU usage", "usage", "%", 100.0), ("GPU memory", "memory", "%", 100.0),
+    ("GPU temperature", "temperature", "°C", None), ("GPU power", "power", "W", None),
+)  # fmt: skip
 _LABELS = {"1h": "%H:%M", "24h": "%H:%M", "7d": "%d %b %H:%M", "30d": "%d %b"}
 
 
@@ -29,6 +33,7 @@ def show_node_charts(client_id: str) -> ResponseReturnValue:
     node, span = _own(client_id), span_asked()
     return page(
         "_node_charts", history=history_charts(node.id, span),
+        gpu_charts=device_charts(node.id, span, gpu_names(node.id)),
         spans=span_links(node.client_id, span),
     )  # fmt: skip
 
@@ -81,6 +86,43 @@ def history_charts(node_id: int, span: str) -> dict[str, Any]:
             Series("Sent", [one.sent for one in points]),
         ],
     }
+
+
+def gpu_names(node_id: int) -> dict[int, str]:
+    """The names of a node's GPUs, by index."""
+    devices = inventory.list_devices(reading(), [node_id]).get(node_id, [])
+    return {one.index: one.name for one in devices if one.kind != "cpu"}
+
+
+def device_charts(node_id: int, span: str, names: dict[int, str]) -> list[dict[str, Any]]:
+    """Charts of what the GPUs measured; `names` are those of the node's GPUs by index.
+
+    One chart compares at most as many GPUs as there are colours; more get a set each.
+    """
+    found = [
+        one
+        for one in node_history.device_history(reading(), node_id, span, now=utc_now())
+        if one.index in names
+    ]
+    sets = [found[at : at + MAX_SERIES] for at in range(0, len(found), MAX_SERIES)]
+    return [
+        {
+            "title": _of(title, devices, is_part=len(sets) > 1),
+            "unit": unit,
+            "ceiling": ceiling,
+            "series": [
+                Series(f"{one.index} · {names[one.index]}", getattr(one, what))
+                for one in devices
+            ],
+        }
+        for devices in sets
+        for title, what, unit, ceiling in _MEASURED
+        if any(value is not None for one in devices for value in getattr(one, what))
+    ]
+
+
+def _of(title: str, devices: list[node_history.DeviceHistory], *, is_part: bool) -> str:
+    return f"{title}, {devices[0].index} to {devices[-1].index}" if is_part else title
 
 
 def log_lines(node_id: int) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
 from app.blueprints.dashboard.node_parts import (
+    device_charts,
+    gpu_names,
     history_charts,
     log_lines,
     span_asked,
@@ -107,7 +109,8 @@ def show_node(client_id: str) -> ResponseReturnValue:
     span = span_asked()
     return page(
         "node", node=shown, valid_statuses=VALID_STATUSES, log=log_lines(node.id),
-        history=history_charts(node.id, span), spans=span_links(node.client_id, span),
+        history=history_charts(node.id, span),
+        gpu_charts=device_charts(node.id, span, gpu_names(node.id)), spans=span_links(node.client_id, span),
     )  # fmt: skip
 
 

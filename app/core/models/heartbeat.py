@@ -35,6 +35,8 @@ class Heartbeat(Base):
     network_rx: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     network_tx: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     devices: Mapped[list[Any]]
+    # What each device measured: [[index, usage %, memory %, °C, W], …]; null is unknown.
+    device_values: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
     # The last beat merged into this row, unix milliseconds and the agent's own number.
     last_at_ms: Mapped[int] = mapped_column(sa.BigInteger)
     last_sequence: Mapped[int] = mapped_column(sa.BigInteger)

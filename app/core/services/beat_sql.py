@@ -24,7 +24,7 @@ _BEATS = {
     "node_id": "integer", "bucket": "integer", "received_at": "timestamptz",
     "cpu_usage": "float8", "memory_usage": "float8", "disk_usage": "float8",
     "network_rx": "bigint", "network_tx": "bigint", "devices": "json",
-    "last_at_ms": "bigint", "last_sequence": "bigint",
+    "last_at_ms": "bigint", "last_sequence": "bigint", "device_values": "json",
 }  # fmt: skip
 _NODE_DAYS = {
     "node_id": "integer", "day": "date", "heartbeats": "integer",

@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core.domain.beats import BUCKET_SECONDS, BUCKETS_A_DAY, Beat, ReceivedBeat
+from app.core.domain.beats import BUCKET_SECONDS, BUCKETS_A_DAY, Beat, DeviceBeat, ReceivedBeat
 from app.core.services import beat_sql
 from app.core.services.beat_rating import Rater
 
@@ -121,8 +121,16 @@ def _row(one: ReceivedBeat, rater: Rater) -> list[Any]:
     return [
         one.node_id, one.bucket, beat_sql.moment(one.at_ms), *_usages(beat),
         beat.network_rx or 0, beat.network_tx or 0, rater.rate_all(one.node_id, beat.devices),
-        one.at_ms, beat.sequence,
+        one.at_ms, beat.sequence, [_measured(device) for device in beat.devices],
     ]  # fmt: skip
+
+
+def _measured(device: DeviceBeat) -> tuple[int | float | None, ...]:
+    """What charts need of a device; the order is that of `node_history`."""
+    return (
+        device.index, _percent(device.usage), _percent(device.mem_usage), device.temp,
+        device.power_usage,
+    )  # fmt: skip
 
 
 def _usages(beat: Beat) -> tuple[float | None, float | None, float | None]:

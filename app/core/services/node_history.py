@@ -1,11 +1,13 @@
 """How a node has been over an hour, a day, a week or a month: some dozens of points each.
 
 Short spans come from raw beats, put together in the database; a month comes from the days'
-sums. The number of points does not depend on how much history there is.
+sums. What each device measured comes from a bounded number of raw beats, spread evenly over
+the span. The number of points does not depend on how much history there is.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core.domain.beats import BUCKET_SECONDS
+from app.core.domain.beats import BUCKET_SECONDS, BUCKETS_A_DAY
 from app.core.models import Heartbeat, NodeDailyStats
 from app.core.services.beat_store import bucket_of
 
@@ -22,6 +24,8 @@ DAY_SECONDS = 86_400
 # Span → (beat buckets in a point, points).
 _BEAT_SPANS = {"1h": (1, 30), "24h": (8, 90), "7d": (60, 84)}
 SPANS = (*_BEAT_SPANS, "30d")
+# So many beats stand for a point of a device, where there are more.
+_SAMPLES_A_POINT = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +40,75 @@ class Point:
     sent: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceHistory:
+    """What one device measured, a mean for each point of the span: %, %, °C and W."""
+
+    index: int
+    usage: list[float | None]
+    memory: list[float | None]
+    temperature: list[float | None]
+    power: list[float | None]
+
+
 def node_history(session: Session, node_id: int, span: str, *, now: datetime) -> list[Point]:
     """The points of a span in order, gaps among them. `span` is one of SPANS."""
     if span in _BEAT_SPANS:
         return _from_beats(session, node_id, *_BEAT_SPANS[span], now=now)
     return _from_days(session, node_id, now=now)
+
+
+def device_history(
+    session: Session, node_id: int, span: str, *, now: datetime
+) -> list[DeviceHistory]:
+    """The devices that measured something in a span; points as those of `node_history`."""
+    step, count = _BEAT_SPANS.get(span, (BUCKETS_A_DAY, DAYS))
+    last = bucket_of(now) // step
+    first = last - count + 1
+    stride = max(1, step // _SAMPLES_A_POINT)
+    sampled = range(first * step, (last + 1) * step, stride)
+    found: dict[int, list[list[float | None]]] = {}
+    for place, index, *means in session.execute(
+        _DEVICE_MEANS[session.get_bind().dialect.name],
+        {"node_id": node_id, "step": step, "buckets": json.dumps(list(sampled))},
+    ):
+        rows = found.setdefault(index, [[None] * count for _ in means])
+        for row, mean in zip(rows, means, strict=True):
+            row[place - first] = _number(mean)
+    return [
+        DeviceHistory(index, *rows)
+        for index, rows in sorted(found.items())
+        if any(value is not None for row in rows for value in row)
+    ]
+
+
+# Which of the sampled buckets there are is looked up one by one: a scan of a month's rows
+# takes ten times as long.
+_DEVICE_MEANS = {
+    "sqlite": sa.text(
+        """
+        SELECT h.bucket / :step, json_extract(one.value, '$[0]'),
+            avg(json_extract(one.value, '$[1]')), avg(json_extract(one.value, '$[2]')),
+            avg(json_extract(one.value, '$[3]')), avg(json_extract(one.value, '$[4]'))
+        FROM json_each(:buckets) AS wanted
+        JOIN heartbeats AS h ON h.node_id = :node_id AND h.bucket = wanted.value
+        JOIN json_each(h.device_values) AS one
+        GROUP BY 1, 2
+        """
+    ),
+    "postgresql": sa.text(
+        """
+        SELECT h.bucket / CAST(:step AS integer), CAST(one.value ->> 0 AS integer),
+            avg(CAST(one.value ->> 1 AS float8)), avg(CAST(one.value ->> 2 AS float8)),
+            avg(CAST(one.value ->> 3 AS float8)), avg(CAST(one.value ->> 4 AS float8))
+        FROM json_array_elements_text(CAST(:buckets AS json)) AS wanted(bucket)
+        JOIN heartbeats AS h
+          ON h.node_id = :node_id AND h.bucket = CAST(wanted.bucket AS integer)
+        CROSS JOIN json_array_elements(h.device_values) AS one(value)
+        GROUP BY 1, 2
+        """
+    ),
+}
 
 
 def _from_beats(
