@@ -66,8 +66,9 @@ class Settings(BaseModel):
     public_url: str = Field(
         "",
         alias="WEFT_PUBLIC_URL",
-        description="URL under which people reach the hub; used in mails, links and the join command."
-        " Empty: the address of the request, and http://WEFT_HOST:WEFT_PORT in mails.",
+        description="URL under which people reach the hub; used in mails, links, the join command and"
+        " for Google's way back. Empty: the address of the request, and http://WEFT_HOST:WEFT_PORT"
+        " in mails and for Google.",
     )
     data_dir: Path = Field(
         Path("var"),
@@ -125,12 +126,19 @@ class Settings(BaseModel):
         description="Reverse proxies in front, for X-Forwarded-*.",
     )
     google_client_id: str = Field(
-        "", alias="GOOGLE_CLIENT_ID", description="Turns Google sign-in on."
+        "",
+        alias="GOOGLE_CLIENT_ID",
+        description="Turns Google sign-in on; docs/accounts.md says how to get one.",
     )
     google_certs_url: str = Field(
         "https://www.googleapis.com/oauth2/v1/certs",
         alias="GOOGLE_CERTS_URL",
         description="Key set that Google's ID tokens are checked against.",
+    )
+    google_authorize_url: str = Field(
+        "https://accounts.google.com/o/oauth2/v2/auth",
+        alias="GOOGLE_AUTHORIZE_URL",
+        description="Where the dashboard's Google button sends people.",
     )
     signin_limit_per_minute: Count = Field(
         10,
@@ -300,6 +308,12 @@ class Settings(BaseModel):
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @property
+    def site_url(self) -> str:
+        """Where links lead that must not follow the Host header: a stranger writes that."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url or f"http://{host}:{self.port}"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:

@@ -12,7 +12,7 @@ from worker.context import WorkerContext
 
 def send_reset(context: WorkerContext, email: str) -> None:
     """Mail a link to whoever has this address; nobody gets one who has no account."""
-    site = site_url(context.settings)
+    site = context.settings.site_url
     with unit_of_work(context.sessions) as session:
         mail = password_reset.request_reset(session, email, now=utc_now(), site_url=site)
     if mail is not None:
@@ -21,7 +21,7 @@ def send_reset(context: WorkerContext, email: str) -> None:
 
 def send_invitation(context: WorkerContext, account_id: int) -> None:
     """Mail a fresh account the link to choose its first password."""
-    site = site_url(context.settings)
+    site = context.settings.site_url
     with unit_of_work(context.sessions) as session:
         mail = password_reset.invite(session, account_id, now=utc_now(), site_url=site)
     if mail is not None:
@@ -31,8 +31,3 @@ def send_invitation(context: WorkerContext, account_id: int) -> None:
 def make_mailer(settings: Settings) -> Mailer:
     """The mailer that the settings name."""
     return Mailer(settings.smtp_url, settings.mail_from, settings.data_dir / "mail")
-
-
-def site_url(settings: Settings) -> str:
-    """Where links in mails lead. Never the Host header of a request: a stranger writes that."""
-    return settings.public_url or f"http://{settings.host}:{settings.port}"

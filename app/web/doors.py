@@ -65,12 +65,12 @@ def refresh_jwt(
     )
 
 
-def sign_in_with_google(session: Session, token: str) -> Account:
+def sign_in_with_google(session: Session, token: str, *, nonce: str | None = None) -> Account:
     """The account of whoever holds this Google ID token, made if need be.
 
-    Raises Unauthenticated, EmailNotVerified, Forbidden, and Unavailable when it is not set up.
+    A token that is not for this `nonce`, when there is one, is refused. Raises Unauthenticated, EmailNotVerified, Forbidden, and Unavailable when it is not set up.
     """
-    profile = _google_verifier().verify(token)
+    profile = _google_verifier().verify(token, nonce=nonce)
     return google_signin.find_or_register(
         session,
         profile,

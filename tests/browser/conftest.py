@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from app.config import Settings, child_environment
 from tests.dashboard.conftest import Rows
@@ -27,14 +34,7 @@ from tests.fixtures.waiting import eventually
 ROOT = Path(__file__).parents[2]
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 860}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here drives a browser."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.browser)
+expect.set_options(timeout=20_000)  # live parts are refreshed every 5 seconds
 
 
 def free_port() -> int:
@@ -90,6 +90,9 @@ def hub(
             "SECRET_KEY": settings.secret_key, "WEFT_DATA_DIR": str(settings.data_dir),
             "WEFT_PORT": str(port), "WEFT_ARGON2_PROFILE": "cheapest", "OFFLINE_AFTER_S": "3600",
             "ALLOWED_NODE_NETWORKS": "127.0.0.0/8", "WEFT_LOCAL_NODE": "0",
+            "GOOGLE_CLIENT_ID": settings.google_client_id,
+            "GOOGLE_CERTS_URL": settings.google_certs_url,
+            "GOOGLE_AUTHORIZE_URL": settings.google_authorize_url,
         }
     )  # fmt: skip
     web = ("gunicorn", "--config", "app/local/gunicorn_conf.py", "wsgi:app")

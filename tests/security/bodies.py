@@ -95,6 +95,7 @@ def form_fields(caller: Person) -> dict[str, dict[str, str]]:
     """What the dashboard's forms send, by endpoint. A new form needs its line here."""
     return {
         "dashboard.sign_in": {"login": "nobody", "password": "wrong"},
+        "dashboard.sign_in_with_google": {"state": "x", "id_token": "a.b.c", "error": ""},
         "dashboard.sign_up": {
             "username": "fresh", "email": "fresh@example.org", "password": "a good password"
         },

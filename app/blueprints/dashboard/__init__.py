@@ -19,6 +19,7 @@ from app.blueprints.dashboard import (
     research,
     runs,
     views_auth,
+    views_google,
     views_password,
 )
 from app.blueprints.dashboard.pages import blueprint
@@ -28,7 +29,7 @@ from app.web.validation import json_response
 __all__ = [
     "account", "admin", "apps", "dialect", "join", "keys", "models", "node_parts", "nodes",
     "overview", "playground", "points", "research", "runs", "views_auth",
-    "views_password",
+    "views_google", "views_password",
 ]  # fmt: skip
 
 _TITLES = {

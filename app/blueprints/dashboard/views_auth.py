@@ -22,7 +22,7 @@ def show_sign_in() -> ResponseReturnValue:
     """The door."""
     if find_identity() is not None:
         return redirect(safe_next(request.args.get("next")), 303)
-    return _sign_in_page(next=request.args.get("next"))
+    return sign_in_page(next=request.args.get("next"))
 
 
 @blueprint.post("/sign-in")
@@ -34,18 +34,20 @@ def sign_in() -> ResponseReturnValue:
             account = doors.sign_in(session, form.get("login", ""), form.get("password", ""))
             login.begin_session(session, account.id)
     except Unauthenticated:
-        return _sign_in_page(message="That name and password don't fit.", status=401)
+        return sign_in_page(message="That name and password don't fit.", status=401)
     except RateLimited as error:
-        answer = _sign_in_page(message=error.message, status=429)
+        answer = sign_in_page(message=error.message, status=429)
         answer.headers["Retry-After"] = str(error.retry_after_seconds or 60)
         return answer
     return redirect(safe_next(form.get("next")), 303)
 
 
-def _sign_in_page(*, message: str = "", next: str | None = None, status: int = 200) -> Response:
+def sign_in_page(*, message: str = "", next: str | None = None, status: int = 200) -> Response:
+    """The sign-in page, with what went wrong."""
     return page(
         "sign_in", status=status, message=message, login=request.form.get("login", ""),
         next=next or request.form.get("next"), can_sign_up=settings().open_signup,
+        has_google=has_google(),
     )  # fmt: skip
 
 
@@ -81,7 +83,18 @@ def sign_up() -> ResponseReturnValue:
 
 
 def _sign_up_page(*, errors: dict[str, str] | None = None, status: int = 200) -> Response:
-    return page("sign_up", status=status, form=request.form, errors=errors or {})
+    return page(
+        "sign_up",
+        status=status,
+        form=request.form,
+        errors=errors or {},
+        has_google=has_google(),
+    )
+
+
+def has_google() -> bool:
+    """Whether people may sign in with Google here."""
+    return bool(settings().google_client_id)
 
 
 @blueprint.post("/sign-out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
 import time
@@ -53,6 +54,14 @@ class EmailNotVerified(InvalidInput):
     """Google has not verified this e-mail address."""
 
 
+class AccountDisabled(Unauthenticated):
+    """This account is disabled."""
+
+
+class LinkedToAnother(Unauthenticated):
+    """This e-mail address belongs to another Google account here."""
+
+
 class GoogleVerifier:
     """Checks ID tokens for one client id. One per process: it keeps the key set."""
 
@@ -64,8 +73,8 @@ class GoogleVerifier:
         self._fetched_at = float("-inf")
         self._good_until = float("-inf")
 
-    def verify(self, token: str) -> GoogleProfile:
-        """Who holds this token. Raises Unauthenticated for a bad one.
+    def verify(self, token: str, *, nonce: str | None = None) -> GoogleProfile:
+        """Who holds this token, which must carry this nonce. Raises Unauthenticated for a bad one.
 
         Raises Unavailable when sign-in with Google is not set up, or its keys cannot be had.
         """
@@ -76,6 +85,8 @@ class GoogleVerifier:
         if not isinstance(sub, str) or not sub or not isinstance(email, str):
             raise _refused()
         if claims.get("iss") not in ISSUERS:
+            raise _refused()
+        if nonce is not None and not is_same(nonce, claims.get("nonce")):
             raise _refused()
         picture = claims.get("picture")
         return GoogleProfile(
@@ -145,8 +156,8 @@ def find_or_register(
 ) -> Account:
     """The account of this Google user: by `sub`, else by verified e-mail, else a new one.
 
-    Raises EmailNotVerified, Forbidden when registration is closed, Unauthenticated when the
-    account is disabled.
+    Raises EmailNotVerified, Forbidden when registration is closed, AccountDisabled, and
+    LinkedToAnother when somebody else's Google account has this address here.
     """
     account = session.scalar(sa.select(Account).where(Account.google_sub == profile.sub))
     if account is None:
@@ -157,13 +168,13 @@ def find_or_register(
         if account is None:
             return _register(session, profile, may_register=may_register, ip=ip, now=now)
         if account.google_sub is not None:
-            raise _refused()  # that address belongs to another Google account here
+            raise LinkedToAnother
         account.google_sub = profile.sub
         account.profile_image_url = account.profile_image_url or profile.picture
         account.updated_at = now
         session.flush()
     if not account.is_active:
-        raise _refused()
+        raise AccountDisabled
     return account
 
 
@@ -181,6 +192,13 @@ def _register(
         return accounts.register_account(session, new, now=now, hash_profile="default")
     except Taken as error:
         raise DomainError("That account was made just now. Sign in again.") from error
+
+
+def is_same(secret: str, given: object) -> bool:
+    """Whether somebody gave this secret, compared in constant time."""
+    return isinstance(given, str) and hmac.compare_digest(
+        secret.encode(), given.encode(errors="replace")
+    )
 
 
 def _is_link(picture: object) -> bool:
