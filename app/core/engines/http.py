@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
+from app.core.engines import pump
 from app.core.engines.http_response import (
     MAX_HEADER_BYTES,
     BadResponse,
@@ -163,10 +164,12 @@ class HttpClient:
 class _Connection:
     """One socket, and how many bytes of the present response have come from it."""
 
-    __slots__ = ("_keep", "_sock", "idle_since", "received")
+    __slots__ = ("_keep", "_pumped", "_sock", "_watched", "idle_since", "received")
 
     def __init__(self, sock: socket.socket, keep: Callable[[_Connection], None]) -> None:
         self._sock = sock
+        self._watched = pump.watch(sock)
+        self._pumped: pump.Watched | None = None
         self._keep = keep
         self.idle_since = 0.0
         self.received = 0
@@ -174,6 +177,9 @@ class _Connection:
     def exchange(self, request: Request, head: bytes, deadline: float) -> Response:
         """Send the request and read the response's header."""
         self.received = 0
+        # A pooled connection may have been opened by another thread than it is used in now.
+        watched = self._watched
+        self._pumped = watched if watched is not None and pump.is_here(watched) else None
         sent = self._send(head, request.body or b"", deadline)
         try:
             return self._read_head(request, deadline)
@@ -182,13 +188,11 @@ class _Connection:
 
     def receive(self, deadline: float) -> bytes:
         """What is there next, b"" at the end. Raises TimedOut at the deadline."""
-        left = deadline - monotonic()
-        if left <= 0:
-            raise TimedOut("Nothing came in time.")
-        sock = self._sock
         try:
-            sock.settimeout(left)
-            data = sock.recv(_RECEIVE_BYTES)
+            if self._pumped is not None:
+                data = self._pumped.receive(_RECEIVE_BYTES, deadline)
+            else:
+                data = self._receive_alone(deadline)
         except TimeoutError as error:
             raise TimedOut("Nothing came in time.") from error
         except OSError as error:
@@ -197,6 +201,13 @@ class _Connection:
         if len(data) > _FLOOD_BYTES:
             time.sleep(0)
         return data
+
+    def _receive_alone(self, deadline: float) -> bytes:
+        left = deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        return self._sock.recv(_RECEIVE_BYTES)
 
     def is_quiet(self) -> bool:
         """Whether an idle connection is still open, with nothing waiting to be read."""
@@ -215,6 +226,8 @@ class _Connection:
         self._keep(self)
 
     def close(self) -> None:
+        if self._watched is not None:
+            self._watched.close()
         self._sock.close()
 
     def _send(self, head: bytes, body: bytes, deadline: float) -> OSError | None:
