@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 from flask import Flask
 from jsonschema import Draft202012Validator
 from werkzeug.test import TestResponse
 
-from app.web.dialects import DialectMap
-from app.web.docs import has_routes
-from app.web.openapi import build_document, path_of
-
-
-@cache
-def _document(dialects: DialectMap) -> dict[str, Any]:
-    return build_document([one for one in dialects.dialects if has_routes(one)])
+from app.web.docs import document_of, documented
+from app.web.openapi import path_of
 
 
 def assert_matches_openapi(app: Flask, response: TestResponse) -> None:
@@ -24,7 +15,8 @@ def assert_matches_openapi(app: Flask, response: TestResponse) -> None:
     adapter = app.url_map.bind("localhost")
     request = response.request
     rule, _ = adapter.match(request.path, method=request.method, return_rule=True)
-    document = _document(app.extensions["weft_dialects"])
+    with app.app_context():
+        document = document_of(*[dialect.name for dialect in documented()])
     operation = document["paths"][path_of(rule.rule)][request.method.lower()]
     promised = operation["responses"]
     assert str(response.status_code) in promised or response.status_code >= 400

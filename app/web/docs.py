@@ -29,14 +29,20 @@ def documented() -> list[Dialect]:
     return [dialect for dialect in dialect_map().dialects if has_routes(dialect)]
 
 
+@functools.cache
+def document_of(*names: str) -> dict[str, Any]:
+    """The document of these dialects; routes do not change while a process runs."""
+    return build_document(_dialect(name) for name in names)
+
+
 def show_all() -> Response:
     """Every dialect in one document."""
-    return _answer(build_document(documented(), server_url=base_url()))
+    return _answer(document_of(*[dialect.name for dialect in documented()]))
 
 
 def show_one(name: str) -> Response:
     """One dialect's document."""
-    return _answer(build_document([_dialect(name)], server_url=base_url()))
+    return _answer(document_of(_dialect(name).name))
 
 
 def show_docs() -> str:
@@ -47,7 +53,7 @@ def show_docs() -> str:
 def show_docs_of(name: str) -> str:
     """One API, operation by operation."""
     dialect = _dialect(name)
-    document = build_document([dialect])
+    document = document_of(dialect.name)
     operations = [
         _operation(path, method, operation, document["components"]["schemas"])
         for path, methods in document["paths"].items()
@@ -86,7 +92,7 @@ class OperationView:
 
 
 def _answer(document: dict[str, Any]) -> Response:
-    response = json_response(document)
+    response = json_response({**document, "servers": [{"url": base_url()}]})
     response.headers["Access-Control-Allow-Origin"] = "*"  # public, the same for everybody
     return response
 

@@ -47,8 +47,8 @@ _SECURITY_SCHEMES: Mapping[str, Any] = {
 _Key = tuple[str, JsonSchemaMode]
 
 
-def build_document(dialects: Iterable[Dialect], *, server_url: str = "") -> dict[str, Any]:
-    """The document of these dialects together."""
+def build_document(dialects: Iterable[Dialect]) -> dict[str, Any]:
+    """The document of these dialects together. Takes a few tenths of a second."""
     chosen = [dialect for dialect in dialects if _routes(dialect)]
     schemas, definitions = _collect_schemas(chosen)
     paths: dict[str, dict[str, Any]] = {}
@@ -59,7 +59,7 @@ def build_document(dialects: Iterable[Dialect], *, server_url: str = "") -> dict
             paths.setdefault(path_of(spec.rule), {})[spec.method.lower()] = operation
     carriers = {name for dialect in chosen for name in dialect.carriers}
     names = ", ".join(dialect.name for dialect in chosen)
-    document: dict[str, Any] = {
+    return {
         "openapi": "3.1.0",
         "info": {
             "title": f"Weft: {names}",
@@ -75,9 +75,6 @@ def build_document(dialects: Iterable[Dialect], *, server_url: str = "") -> dict
             },
         },
     }
-    if server_url:
-        document["servers"] = [{"url": server_url}]
-    return document
 
 
 def path_of(rule: str) -> str:
