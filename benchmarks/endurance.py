@@ -38,6 +38,8 @@ from benchmarks import processes  # noqa: E402
 from benchmarks.endurance_agents import (  # noqa: E402
     BUCKET_SECONDS,
     DEVICES,
+    EARLIEST,
+    LATEST,
     SimulatedAgent,
     inventory,
 )
@@ -211,6 +213,7 @@ def kill_all(hub: Hub, seconds: float, *, hurry: bool) -> dict[str, float]:
     back: dict[str, float] = {}
     for share, name, word in KILLS:
         gevent.sleep(max(0.0, began + share * seconds - time.time()))
+        _wait_for_rush(hub.clock)
         hub.kill(word)
         killed = time.time()
         if name == "ingester":
@@ -221,6 +224,12 @@ def kill_all(hub: Hub, seconds: float, *, hurry: bool) -> dict[str, float]:
                 gevent.sleep(0.1)
         back[name] = time.time() - killed
     return back
+
+
+def _wait_for_rush(clock: FastClock) -> None:
+    """Until agents are sending: a kill while all of them wait shows little."""
+    rush = (EARLIEST + LATEST) / 2 * BUCKET_SECONDS
+    gevent.sleep((rush - clock.at(time.time())) % BUCKET_SECONDS / clock.factor)
 
 
 def _wait_for_writes(hub: Hub, *, hurry: bool) -> None:

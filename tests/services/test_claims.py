@@ -172,6 +172,19 @@ def test_failures_put_a_replica_aside_for_longer_each_time(
     assert placement.list_candidates(session, now=NOON, offline_after_seconds=90)
 
 
+@pytest.mark.parametrize(
+    ("mark", "serves"),
+    [("valid", [False]), ("warning", [True]), ("invalid", [])],
+)
+def test_a_node_marked_warning_serves_with_doubt_and_an_invalid_one_not(
+    session: Session, replica: Replica, mark: str, serves: list[bool]
+) -> None:
+    session.get_one(Node, replica.node_id).valid_status = mark
+    session.flush()
+    found = placement.list_candidates(session, now=NOON, offline_after_seconds=90)
+    assert [one.is_doubted for one in found] == serves
+
+
 @pytest.mark.usefixtures("replica")
 @pytest.mark.parametrize(("has_begun", "state"), [(False, "queued"), (True, "failed")])
 def test_an_orphan_is_queued_again_unless_it_had_begun(

@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 from app.core.services.placement import Candidate, choose
 
 
-def candidate(replica_id: int, *, concurrency: int = 4, model: str = "m") -> Candidate:
+def candidate(
+    replica_id: int, *, concurrency: int = 4, model: str = "m", is_doubted: bool = False
+) -> Candidate:
     return Candidate(
-        replica_id, replica_id, model, model, "vllm", "http://x", None, None, concurrency, "c"
-    )
+        replica_id, replica_id, model, model, "vllm", "http://x", None, None, concurrency, "c",
+        is_doubted=is_doubted,
+    )  # fmt: skip
 
 
 def test_the_least_loaded_by_places_is_taken() -> None:
@@ -41,6 +44,15 @@ def test_a_replica_that_failed_this_run_is_not_asked_again() -> None:
         2
     )
     assert choose("m", [candidate(1)], {}, tried=[1]).candidate is None
+
+
+def test_a_doubted_node_comes_after_all_others_that_have_a_place() -> None:
+    doubted, trusted = candidate(1, is_doubted=True), candidate(2)
+    busy = choose("m", [doubted, trusted], {2: 3})
+    assert busy.candidate == trusted
+    full = choose("m", [doubted, trusted], {2: 4})
+    assert full.candidate == doubted
+    assert "marked warning" in full.why
 
 
 @given(

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app.core.domain.nodes import ValidStatus
 from app.core.models import IS_RUNNING, KnownModel, Node, Replica, Run
 
 
@@ -27,6 +28,8 @@ class Candidate:
     concurrency: int
     client_id: str
     failures: int = 0
+    # Its node is marked `warning`: it serves when nobody else has a place.
+    is_doubted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,10 @@ def online_condition(now: datetime, offline_after_seconds: float) -> sa.ColumnEl
 
 
 def serving_condition(now: datetime, offline_after_seconds: float) -> sa.ColumnElement[bool]:
-    """Nodes that may be given new runs: online, valid, not draining."""
+    """Nodes that may be given new runs: online, not `invalid`, not draining."""
     return sa.and_(
         online_condition(now, offline_after_seconds),
-        Node.valid_status == "valid",
+        Node.valid_status.in_((ValidStatus.VALID, ValidStatus.WARNING)),
         Node.wanted_status.in_(("active", "online")),
     )
 
@@ -72,6 +75,7 @@ def list_candidates(
             Replica.id.label("replica_id"), Replica.node_id, Replica.model_name, Replica.served_name,
             Replica.engine, Replica.endpoint_url, Node.relay, Replica.sealed_api_key,
             Replica.concurrency, Node.client_id, Replica.failures,
+            (Node.valid_status == ValidStatus.WARNING).label("is_doubted"),
         )
         .join(Node, Node.id == Replica.node_id)
         .where(
@@ -105,7 +109,7 @@ def choose(
 ) -> Choice:
     """The least loaded candidate by outstanding runs ÷ concurrency.
 
-    Replicas that failed this run already are taken again only when nobody else is left.
+    Nodes that are marked `warning` come after all others that have a place. Replicas that failed this run already are taken again only when nobody else is left.
     """
     serving = [found for found in candidates if found.model_name == model_name]
     if not serving:
@@ -118,10 +122,14 @@ def choose(
         total = sum(found.concurrency for found in fresh)
         return Choice(None, f"All {total} places for {model_name} are taken.", is_full=True)
     best = min(
-        free, key=lambda c: (outstanding.get(c.replica_id, 0) / c.concurrency, c.replica_id)
-    )
+        free,
+        key=lambda c: (
+            c.is_doubted, outstanding.get(c.replica_id, 0) / c.concurrency, c.replica_id
+        ),
+    )  # fmt: skip
     load = f"{outstanding.get(best.replica_id, 0)} of {best.concurrency} places"
-    return Choice(best, f"Least loaded of {len(fresh)}: {load} taken.")
+    doubt = " Its node is marked warning; no other has a place." if best.is_doubted else ""
+    return Choice(best, f"Least loaded of {len(fresh)}: {load} taken.{doubt}")
 
 
 def is_known(session: Session, model_name: str) -> bool:
