@@ -16,6 +16,8 @@ from app.core.models import Base
 from tests.fakes.faults import Fault
 from tests.fixtures.hub import MakeHub, RunningHub
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("redaction")]
+
 PROMPT = "prompt-that-nobody-else-reads-7391"
 
 
