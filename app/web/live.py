@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import redis
-from flask import Flask, current_app, request
+from flask import Flask, Response, current_app, request
 
 from app.core.clock import utc_now
 from app.core.domain.accounts import Identity
@@ -30,10 +30,20 @@ from app.core.domain.runs import RunRequest, RunState
 from app.core.queue import RunQueue
 from app.core.services import runs
 from app.core.services.runs import Availability, RunLimits, Submitted
-from app.core.stream import END, LOST, TEXT, Event, StreamHub, Subscription, send_control
+from app.core.stream import (
+    END,
+    LOST,
+    TEXT,
+    Event,
+    StreamHub,
+    Subscription,
+    end_unwritten,
+    send_control,
+)
 from app.extensions import db
 from app.web.auth import IdentityCache
 from app.web.context import redis_client, settings
+from app.web.sse import client_line, sse_response
 from app.web.transaction import release, unit_of_work
 
 log = logging.getLogger(__name__)
@@ -109,6 +119,7 @@ class LiveRun:
         self._app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         self._redis = redis_client()
         self._waiting: Event | None = None
+        self._send_text: Callable[[str], bool] | None = None
         self._sent_characters = 0
         self._is_lossy = False
         self._is_over = False
@@ -125,6 +136,25 @@ class LiveRun:
             self.close()
             raise error_of_end(event.value)
         self._waiting = event
+
+    def stream(
+        self,
+        frames: Callable[[Iterator[Event]], Generator[bytes, None, None]],
+        text_frame: Callable[[str], bytes],
+        *,
+        status: int = 200,
+    ) -> Response:
+        """The answer as server-sent events: `frames` of the events.
+
+        `text_frame` gives the frame that `frames` would give for a piece of text: most of
+        those are sent as soon as they are heard, past the request's greenlet.
+        """
+        line = client_line()
+        if line is None:
+            return sse_response(frames(self.events()), status=status)
+        send = line.send
+        self._send_text = lambda text: send(text_frame(text))
+        return sse_response(line.carry(frames(self.events())), status=status)
 
     def events(self) -> Iterator[Event]:
         """The events in order; the last is an `end`. Ends early when the reader is gone."""
@@ -164,8 +194,10 @@ class LiveRun:
     def _next(self) -> Event | None:
         """The next event; None when the reader left or lost its right."""
         silent_since = time.monotonic()
+        take_text = self._take_text if self._send_text is not None else None
         while True:
-            event = self._reader.get(LOOK_SECONDS)
+            event = self._reader.get(LOOK_SECONDS, take_text)
+            silent_since = max(silent_since, self._reader.heard_at)
             if event is None and (self._is_revoked or self._reader_left()):
                 return None
             if event is None and time.monotonic() - silent_since > DATABASE_LOOK_SECONDS:
@@ -175,6 +207,14 @@ class LiveRun:
                 if event.is_end:
                     self._is_over = True
                 return event
+
+    def _take_text(self, text: str) -> bool:
+        """In the listener: send a piece that is next. False leaves it to `events`."""
+        send = self._send_text
+        if send is None or self._is_lossy or not send(text):
+            return False
+        self._sent_characters += len(text)
+        return True
 
     def _repaired(self, event: Event) -> Iterator[Event]:
         """The event, and where pieces were lost, the rest of the text at the end."""
@@ -282,17 +322,19 @@ def follow(caller: Identity, uid: str, run_id: int, *, after: int = 0) -> LiveRu
     return LiveRun(live, caller, uid, run_id, reader, is_attached=False)
 
 
-def cancel(app: Flask, store: redis.Redis, run_id: int, uid: str) -> RunState:
+def cancel(app: Flask, store: redis.Redis, run_id: int, uid: str) -> None:
     """Cancel a run: at once when it waits, by word to its worker when it runs."""
     with app.app_context():
         session = db.session()
-        state = runs.request_cancel(session, run_id, now=utc_now())
+        state, ended = runs.request_cancel(session, run_id, now=utc_now())
         session.commit()
     try:
-        send_control(store, {"type": "cancel", "run_id": uid})
+        if ended is not None:
+            end_unwritten(store, uid, ended.as_event())
+        elif state is RunState.RUNNING:
+            send_control(store, {"type": "cancel", "run_id": uid})
     except (redis.RedisError, OSError):
-        log.warning("run %s is cancelled when its worker next looks", run_id)
-    return state
+        log.warning("run %s: its worker or readers learn from the database", uid)
 
 
 def error_of_end(value: dict[str, Any]) -> DomainError:

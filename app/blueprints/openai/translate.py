@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -78,13 +78,17 @@ class ChatStream:
         self._text_head = f'data: {self._head},"choices":[{{"index":0,"delta":{{"content":'
         self._text_tail = f'}},"logprobs":null,"finish_reason":null}}]{self._tail}'
 
-    def frames(self, events: Iterator[Event]) -> Iterator[bytes]:
+    def text_frame(self, text: str) -> bytes:
+        """The frame of a piece of text."""
+        return (self._text_head + _quote(text) + self._text_tail).encode()
+
+    def frames(self, events: Iterator[Event]) -> Generator[bytes, None, None]:
         """Frames as the events come; `[DONE]` ends them."""
         yield self._delta('{"role":"assistant","content":""}')
         has_tools = False
         for event in events:
             if event.kind == TEXT:
-                yield (self._text_head + _quote(event.value) + self._text_tail).encode()
+                yield self.text_frame(event.value)
             elif event.kind == REASONING:
                 yield self._delta(f'{{"reasoning_content":{_quote(event.value)}}}')
             elif event.kind == TOOLS:
@@ -124,11 +128,15 @@ class CompletionStream:
         self._tail = ',"usage":null}\n\n' if wants_usage else "}\n\n"
         self._wants_usage = wants_usage
 
-    def frames(self, events: Iterator[Event]) -> Iterator[bytes]:
+    def text_frame(self, text: str) -> bytes:
+        """The frame of a piece of text."""
+        return self._piece(text, "null")
+
+    def frames(self, events: Iterator[Event]) -> Generator[bytes, None, None]:
         """Frames as the events come; `[DONE]` ends them."""
         for event in events:
             if event.kind == TEXT:
-                yield self._piece(event.value, "null")
+                yield self.text_frame(event.value)
             elif event.is_end and event.value["state"] != RunState.SUCCEEDED:
                 error = {"error": stream_error(event.value)}
                 yield f"data: {json.dumps(error, ensure_ascii=False)}\n\n".encode()

@@ -15,7 +15,6 @@ from app.core.services import models
 from app.web.auth import current_identity
 from app.web.context import settings
 from app.web.live import LiveRun, error_of_end, start_run
-from app.web.sse import sse_response
 from app.web.transaction import reading
 
 
@@ -56,7 +55,7 @@ def create_chat_completion(body: schemas.ChatCompletionBody) -> Response | dict[
     if body.stream:
         wants_usage = bool(body.stream_options and body.stream_options.include_usage)
         stream = translate.ChatStream(run.uid, body.model, created, wants_usage=wants_usage)
-        return sse_response(stream.frames(run.events()))
+        return run.stream(stream.frames, stream.text_frame)
     return translate.chat_completion(run.uid, body.model, created, _gather(run))
 
 
@@ -71,7 +70,7 @@ def create_completion(body: schemas.CompletionBody) -> Response | dict[str, Any]
         stream = translate.CompletionStream(
             run.uid, body.model, created, wants_usage=wants_usage
         )
-        return sse_response(stream.frames(run.events()))
+        return run.stream(stream.frames, stream.text_frame)
     return translate.completion(run.uid, body.model, created, _gather(run))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from flask import Response
 
@@ -25,7 +25,6 @@ from app.web import live
 from app.web.auth import current_identity
 from app.web.context import settings
 from app.web.live import LiveRun
-from app.web.sse import sse_response
 from app.web.transaction import reading, unit_of_work
 from app.web.validation import json_response
 
@@ -107,14 +106,18 @@ def stream_inference(body: InferenceBody) -> Response:
     _check_client(body)
     inference_id, run = _ask(body, is_attached=True)
     run.wait_first()
-    return sse_response(_frames(run.events(), inference_id), status=201)
+    return run.stream(lambda events: _frames(events, inference_id), _text_frame, status=201)
 
 
-def _frames(events: Iterator[Event], inference_id: int) -> Iterator[bytes]:
+def _text_frame(text: str) -> bytes:
+    return f'data: {{"token":{_quote(text)},"done":false}}\n\n'.encode()
+
+
+def _frames(events: Iterator[Event], inference_id: int) -> Generator[bytes, None, None]:
     """`{"token", "done"}` frames. No ids and no comments: the desktop app would print them."""
     for event in events:
         if event.kind == TEXT:
-            yield f'data: {{"token":{_quote(event.value)},"done":false}}\n\n'.encode()
+            yield _text_frame(event.value)
         elif event.is_end:
             yield _last_frame(event.value, inference_id)
 

@@ -14,9 +14,9 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from redis.exceptions import RedisError
 
@@ -26,7 +26,7 @@ from app.core.stream.control import (
     deliver_control,
     send_control,
 )
-from app.core.stream.events import LOST, SYNC, Event, read_events
+from app.core.stream.events import LOST, SYNC, TEXT, Event, read_events
 from app.core.stream.wire import Listener, quick_client
 
 CLOSED: Final = "closed"
@@ -55,6 +55,8 @@ class Subscription:
         self._seen = after
         self._heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._replayed: deque[Event] = deque()
+        self._take_text: Callable[[str], bool] | None = None
+        self.heard_at = time.monotonic()
         self._over = False
         self._quiet_seconds = FIRST_LOOK_SECONDS if replay else QUIET_SECONDS
         self._look_at = 0.0 if replay else time.monotonic() + self._quiet_seconds
@@ -69,16 +71,21 @@ class Subscription:
         """True after the end was delivered, or the subscription was closed."""
         return self._over
 
-    def get(self, timeout: float | None = None) -> Event | None:
+    def get(
+        self, timeout: float | None = None, take_text: Callable[[str], bool] | None = None
+    ) -> Event | None:
         """The next event in order; None after `timeout` seconds, after the end, when closed.
 
         Never raises for Redis: while it is away there are simply no events.
+        `take_text` is called in the listener with each piece of text that is next in order
+        while this waits; what it says True to is delivered, without this reader being woken.
+        It must not block, and needs gevent, where listener and reader never run at once.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._over:
             if self._replayed:
                 return self._deliver(self._replayed.popleft())
-            event = self._wait(deadline)
+            event = self._wait(deadline, take_text)
             if event is not None:
                 ready = self._sort_in(event)
                 if ready is not None:
@@ -108,18 +115,30 @@ class Subscription:
     ) -> None:
         self.close()
 
-    def offer(self, event: Event) -> None:
+    def offer(self, first: int, last: int, kind: str, value: Any) -> None:
         """Called by the hub: an event was published, in whatever order."""
-        self._heard.put(event)
+        take = self._take_text
+        if take is not None:
+            if kind == TEXT and first == self._seen + 1 and take(value):
+                self._seen = last
+                self.heard_at = time.monotonic()
+                self._look_at = self.heard_at + QUIET_SECONDS
+                return
+            self._take_text = None  # from here on the reader must see everything itself
+        self._heard.put(Event(first, last, kind, value))
 
-    def _wait(self, deadline: float | None) -> Event | None:
+    def _wait(
+        self, deadline: float | None, take_text: Callable[[str], bool] | None
+    ) -> Event | None:
         """What was heard next; None when nothing was, after looking if it was time to."""
         with contextlib.suppress(queue.Empty):
             return self._heard.get_nowait()
         until = self._look_at if deadline is None else min(self._look_at, deadline)
+        self._take_text = take_text
         try:
             event = self._heard.get(timeout=max(0.0, until - time.monotonic()))
         except queue.Empty:
+            self._take_text = None
             if time.monotonic() >= self._look_at:
                 self._look()
             return None
@@ -127,7 +146,8 @@ class Subscription:
 
     def _sort_in(self, event: Event) -> Event | None:
         """The event, if it is the next one; None if it was had, or the stream must be read."""
-        self._look_at = time.monotonic() + self._quiet_seconds
+        self.heard_at = time.monotonic()
+        self._look_at = self.heard_at + self._quiet_seconds
         if event.kind in (SYNC, CLOSED):
             if event.kind == SYNC and (event.last == 0 or event.last > self._seen):
                 self._look()
@@ -183,7 +203,7 @@ class StreamHub:
         self.redis = quick_client(redis_url)
         self._readers: dict[str, tuple[Subscription, ...]] = {}
         self._lock = threading.Lock()
-        self._callbacks: list[ControlCallback] = []
+        self._callbacks: list[ControlCallback] = [self._on_look]
         self._listener = Listener(
             redis_url, [self.channel, CONTROL_CHANNEL], self._hear, self._subscribed
         )
@@ -250,15 +270,18 @@ class StreamHub:
             deliver_control(self._callbacks, payload)
             return
         for run_id, first, last, kind, value in json.loads(payload):
-            readers = self._readers.get(run_id)
-            if readers:
-                event = Event(first, last, kind, value)
-                for reader in readers:
-                    reader.offer(event)
+            for reader in self._readers.get(run_id, ()):
+                reader.offer(first, last, kind, value)
+
+    def _on_look(self, message: dict[str, Any]) -> None:
+        """A run's stream has what no writer will publish: its readers read it."""
+        if message.get("type") == "look":
+            for reader in self._readers.get(str(message.get("run_id")), ()):
+                reader.offer(Event(0, 0, SYNC, None))
 
     def _subscribed(self) -> None:
         """Whatever was published while we were away lies in the streams."""
         with self._lock:
             readers = [reader for group in self._readers.values() for reader in group]
         for reader in readers:
-            reader.offer(Event(0, 0, SYNC, None))
+            reader.offer(0, 0, SYNC, None)
