@@ -1,6 +1,6 @@
 """How long fabric's queries take, and whether they stay fast as the tables grow.
 
-`python -m benchmarks.points [--database sqlite|postgresql] [--nodes 10000] [--days 365]`
+`python -m benchmarks.points [--database sqlite|postgresql] [--nodes 10000] [--data DIR]`
 
 Two sizes of each database, the second a tenth of the first, filled with the same pattern: an
 account has 20 nodes; one account of the large size has 1 000. Times are inside the services:
@@ -127,9 +127,14 @@ def fill(engine: sa.Engine, count: int, days: int, *, has_large_account: bool) -
     is_postgres = engine.dialect.name == "postgresql"
     numbers = "generate_series(0, :last) AS numbers(n)" if is_postgres else "numbers"
     counting = "" if is_postgres else (
-        "WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers"
+        "WITH RECURSIVE numbers(n) AS MATERIALIZED (SELECT 0 UNION ALL SELECT n + 1 FROM numbers"
         " WHERE n < :last)"
     )  # fmt: skip
+    # SQLite keeps rows by primary key, however they come: as they lie is quickest. PostgreSQL
+    # keeps them as they come: by day, and the nodes of a day in no order.
+    joined = f"nodes CROSS JOIN {numbers}"
+    if is_postgres:
+        joined += " ORDER BY n, hashint4(nodes.id)"
     day = "CAST(:first AS date) + n" if is_postgres else "date(:first, n || ' days')"
     at = "TIMESTAMP '2026-03-01 12:00:00' AT TIME ZONE 'UTC'" if is_postgres else (
         "'2026-03-01 12:00:00.000000'"
@@ -141,7 +146,7 @@ def fill(engine: sa.Engine, count: int, days: int, *, has_large_account: bool) -
             INSERT INTO device_points_daily (node_id, day, device_index, device_key,
                 device_name, device_id, heartbeats, multiplier_e4, points_e4)
             {counting} SELECT nodes.id, {day}, 0, 'k', 'NVIDIA GeForce RTX 4090', 9860, 700,
-                10000, 230000 FROM nodes, {numbers}"""),  # noqa: S608
+                10000, 230000 FROM {joined}"""),  # noqa: S608
             values,
         )
         connection.execute(
@@ -150,7 +155,7 @@ def fill(engine: sa.Engine, count: int, days: int, *, has_large_account: bool) -
                 memory_sum, memory_count, disk_sum, disk_count, network_rx, network_tx,
                 first_at, last_at)
             {counting} SELECT nodes.id, {day}, 700, 7000, 700, 7000, 700, 7000, 700, 1, 1,
-                {at}, {at} FROM nodes, {numbers}"""),  # noqa: S608
+                {at}, {at} FROM {joined}"""),  # noqa: S608
             values,
         )
         newest = int(TODAY.timestamp()) // 120
@@ -160,7 +165,7 @@ def fill(engine: sa.Engine, count: int, days: int, *, has_large_account: bool) -
                 disk_usage, network_rx, network_tx, devices, last_at_ms, last_sequence,
                 is_merged)
             {counting} SELECT nodes.id, {newest} - n, {at}, 1, 1, 1, 1, 1, '[]', 0, 0, FALSE
-                FROM nodes, {numbers}"""),  # noqa: S608
+                FROM {joined}"""),  # noqa: S608
             {"last": BUCKETS - 1},
         )  # fmt: skip
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -250,18 +255,19 @@ def _figure(database: str, query: str, count: int, measured: Times) -> Figure:
 
 
 @contextmanager
-def opened(database: str) -> Iterator[sa.Engine]:
-    """An empty database that is gone afterwards."""
+def opened(database: str, name: str, kept: Path | None) -> Iterator[sa.Engine]:
+    """The database of that name in `kept`; without a folder one that is gone afterwards."""
     if database == "sqlite":
         with tempfile.TemporaryDirectory(prefix="weft-bench-") as folder:
-            engine = make_engine(f"sqlite:///{folder}/points.db")
+            engine = make_engine(f"sqlite:///{kept or folder}/{name}.db")
             yield engine
             engine.dispose()
         return
     from tests.fixtures.postgres import start_postgres
 
     server = start_postgres(
-        settings=("max_connections=50", "listen_addresses=", "shared_buffers=256MB")
+        settings=("max_connections=50", "listen_addresses=", "shared_buffers=256MB"),
+        keep_in=kept / name if kept else None,
     )
     try:
         url = server.url("postgres").replace("postgresql:", "postgresql+psycopg:")
@@ -270,6 +276,14 @@ def opened(database: str) -> Iterator[sa.Engine]:
         engine.dispose()
     finally:
         server.stop()
+
+
+def is_filled(engine: sa.Engine) -> bool:
+    """Whether an earlier run filled this database; the raw beats come last."""
+    if not sa.inspect(engine).has_table("heartbeats"):
+        return False
+    with engine.connect() as connection:
+        return bool(connection.scalar(sa.text("SELECT EXISTS (SELECT 1 FROM heartbeats)")))
 
 
 def summary(found: list[Figure]) -> str:
@@ -310,16 +324,22 @@ def main() -> None:
     parser.add_argument("--database", choices=["sqlite", "postgresql"], action="append")
     parser.add_argument("--nodes", type=int, default=10_000)
     parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--data", type=Path, help="keep the filled databases in this folder")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
+    if chosen.data:
+        chosen.data.mkdir(parents=True, exist_ok=True)
     found: list[Figure] = []
     for count in (chosen.nodes, chosen.nodes // 10):
         is_large = count == chosen.nodes
         for database in chosen.database or ["sqlite", "postgresql"]:
-            with opened(database) as engine:
+            size = "whole" if is_large else "tenth"
+            name = f"{database}-{size}-{count}x{chosen.days}"
+            with opened(database, name, chosen.data) as engine:
                 began = time.perf_counter()
-                fill(engine, count, chosen.days, has_large_account=is_large)
-                print(f"{database}: {count} nodes in {time.perf_counter() - began:.0f} s")
+                if not is_filled(engine):
+                    fill(engine, count, chosen.days, has_large_account=is_large)
+                print(f"{name}: filled in {time.perf_counter() - began:.0f} s", flush=True)
                 found += figures_of(engine, database, count, has_large_account=is_large)
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(one) for one in found], indent=2) + "\n")

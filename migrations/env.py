@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from alembic import context
 from flask import current_app
 
@@ -25,10 +26,24 @@ def run_migrations() -> None:
 
 
 def _render_item(kind: str, item: object, _context: object) -> str | bool:
-    """Write our own column types as what the database sees, so that migrations stand alone."""
+    """Write our own column types as what the database sees, so that migrations stand alone.
+
+    And what a primary key's index holds besides the key, which Alembic leaves out.
+    """
+    if kind == "primary_key" and isinstance(item, sa.PrimaryKeyConstraint):
+        return _render_key(item) if item.dialect_kwargs.get("postgresql_include") else False
     if kind == "type" and type(item).__name__ == "Moment":
         return "sa.DateTime(timezone=True)"
     return False
+
+
+def _render_key(key: sa.PrimaryKeyConstraint) -> str:
+    columns = ", ".join(repr(column.name) for column in key.columns)
+    included = list(key.dialect_kwargs["postgresql_include"])
+    return (
+        f"sa.PrimaryKeyConstraint({columns}, name=op.f({str(key.name)!r}),"
+        f" postgresql_include={included!r})"
+    )
 
 
 if context.is_offline_mode():

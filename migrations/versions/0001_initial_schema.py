@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises:
-Create Date: 2026-11-22 04:33:02.754037
+Create Date: 2026-11-22 04:43:40.122058
 
 """
 
@@ -103,7 +103,12 @@ def upgrade():
         sa.Column("multiplier_e4", sa.BigInteger(), nullable=False),
         sa.Column("points_e4", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint(
-            "node_id", "day", "device_index", "device_key", name=op.f("pk_device_points_daily")
+            "node_id",
+            "day",
+            "device_index",
+            "device_key",
+            name=op.f("pk_device_points_daily"),
+            postgresql_include=["device_id", "points_e4"],
         ),
         sqlite_with_rowid=False,
     )

@@ -18,12 +18,20 @@ class DevicePointsDaily(Base):
     """
 
     __tablename__ = "device_points_daily"
-    __table_args__ = ({"sqlite_with_rowid": False},)
+    __table_args__ = (
+        # A year of a node's rows lies all over PostgreSQL's table: sums come from the index.
+        # Points change once an hour, so most updates still leave the index alone.
+        sa.PrimaryKeyConstraint(
+            "node_id", "day", "device_index", "device_key",
+            postgresql_include=["device_id", "points_e4"],
+        ),
+        {"sqlite_with_rowid": False},
+    )  # fmt: skip
 
-    node_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    day: Mapped[date] = mapped_column(primary_key=True)
-    device_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    device_key: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    node_id: Mapped[int] = mapped_column(autoincrement=False)
+    day: Mapped[date]
+    device_index: Mapped[int] = mapped_column(autoincrement=False)
+    device_key: Mapped[str] = mapped_column(sa.String(32))
     device_name: Mapped[str] = mapped_column(sa.String(128))
     device_id: Mapped[int]
     heartbeats: Mapped[int]

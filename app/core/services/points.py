@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -15,11 +17,13 @@ from sqlalchemy.orm import Session
 from app.core.domain.errors import InvalidInput
 from app.core.models import Account, DevicePointsDaily, Node, PointGrant
 from app.core.services import accounts
-from app.core.services.id_lists import among
+from app.core.services.id_lists import listed
 
 E4 = 10_000
 # Beats that wait in Redis may reach a day that is over; it is looked at again for so long.
 SETTLE_DAYS = 3
+# So many days are counted one by one; of more, first the totals, then those of the page.
+FEW_DAYS = 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,88 +82,105 @@ def list_points(
     First the nodes, then their days: nodes are few and days many. Which days the page lies
     on is counted from the newest back, so that only those rows are sorted.
     """
-    node_ids = list(session.scalars(_node_ids(wanted)))
+    node_ids = _find_nodes(session, wanted)
     if not node_ids:
         return PointsPage((), 0, 0)
-    conditions = _conditions(session, wanted, node_ids)
-    count, total, oldest, newest = session.execute(
-        sa.select(
-            sa.func.count(),
-            sa.func.coalesce(sa.func.sum(DevicePointsDaily.points_e4), 0),
-            sa.func.min(DevicePointsDaily.day),
-            sa.func.max(DevicePointsDaily.day),
-        ).where(*conditions)
-    ).one()
+    queries = _queries(wanted.device_id is not None)
+    asked = {
+        "ids": node_ids, "start": wanted.start or date.min, "end": wanted.end or date.max,
+        "device_id": wanted.device_id,
+    }  # fmt: skip
     offset = (page - 1) * page_size
+    if wanted.start and wanted.end and (wanted.end - wanted.start).days <= FEW_DAYS:
+        each = session.execute(queries.each_day, asked).all()
+        days = [(day, number) for day, number, _ in each]
+        count, total = sum(row[1] for row in each), sum(int(row[2]) for row in each)
+    else:
+        count, total, oldest, newest = session.execute(queries.totals, asked).one()
+        asked |= {"start": oldest, "end": newest}
+        days = _newest_days(session, queries, asked, offset + page_size) if count else []
     if count <= offset:
         return PointsPage((), int(total), count)
-    stride = (offset + page_size) // len(node_ids) + 2
-    days = _newest_days(session, conditions, oldest, newest, offset + page_size, stride)
     first, last, before = _days_of_page(days, offset, page_size)
-    rows = session.execute(
-        sa.select(
-            Node.client_id, Node.name, DevicePointsDaily.day, DevicePointsDaily.heartbeats,
-            DevicePointsDaily.device_index, DevicePointsDaily.device_name,
-            DevicePointsDaily.device_id, DevicePointsDaily.points_e4,
-        )
-        .join(Node, Node.id == DevicePointsDaily.node_id)
-        .where(*conditions, DevicePointsDaily.day.between(last, first))
-        .order_by(
-            DevicePointsDaily.day.desc(), Node.client_id, DevicePointsDaily.device_index,
-            DevicePointsDaily.device_key,
-        )
-        .limit(page_size)
-        .offset(offset - before)
-    )  # fmt: skip
+    asked |= {"start": last, "end": first, "limit": page_size, "offset": offset - before}
+    rows = session.execute(queries.rows, asked)
     return PointsPage(tuple(DevicePoints(*row) for row in rows), int(total), count)
 
 
 def _newest_days(
-    session: Session,
-    conditions: list[sa.ColumnElement[bool]],
-    oldest: date,
-    newest: date,
-    rows: int,
-    stride: int,
+    session: Session, queries: _Queries, asked: dict[str, Any], rows: int
 ) -> list[tuple[date, int]]:
     """How many rows the newest days have, as many days as hold `rows` of them."""
+    oldest, newest = asked["start"], asked["end"]
+    stride = rows // len(asked["ids"]) + 2
     while True:
         since = max(oldest, newest - timedelta(days=min(stride, 40_000)))
-        days = [
-            (day, number)
-            for day, number in session.execute(
-                sa.select(DevicePointsDaily.day, sa.func.count())
-                .where(*conditions, DevicePointsDaily.day >= since)
-                .group_by(DevicePointsDaily.day)
-                .order_by(DevicePointsDaily.day.desc())
-            )
-        ]
+        found = session.execute(queries.each_day, {**asked, "start": since})
+        days = [(day, number) for day, number, _ in found]
         if since == oldest or sum(number for _, number in days) >= rows:
             return days
         stride *= 4
 
 
-def _node_ids(wanted: PointsFilter) -> sa.Select[int]:
-    query = sa.select(Node.id).where(Node.account_id == wanted.account_id)
-    if wanted.client_id is not None:
-        query = query.where(Node.client_id == wanted.client_id)
-    if wanted.client_name:
-        name = wanted.client_name.lower()
-        query = query.where(sa.func.lower(Node.name).contains(name, autoescape=True))
+@dataclass(frozen=True, slots=True)
+class _Queries:
+    """Built once: building one for each call costs as much as running it."""
+
+    totals: sa.Select[Any]
+    each_day: sa.Select[Any]
+    rows: sa.Select[Any]
+
+
+@cache
+def _queries(by_device: bool) -> _Queries:
+    """The queries about nodes `ids` from day `start` to `end`, perhaps of one `device_id`."""
+    its, node = DevicePointsDaily.__table__.c, Node.__table__.c
+    conditions = [
+        listed(its.node_id),
+        its.day.between(sa.bindparam("start"), sa.bindparam("end")),
+    ]
+    if by_device:
+        conditions.append(its.device_id == sa.bindparam("device_id"))
+    points = sa.func.coalesce(sa.func.sum(its.points_e4), 0)
+    ends = sa.func.min(its.day), sa.func.max(its.day)
+    return _Queries(
+        totals=sa.select(sa.func.count(), points, *ends).where(*conditions),
+        each_day=sa.select(its.day, sa.func.count(), points)
+        .where(*conditions)
+        .group_by(its.day)
+        .order_by(its.day.desc()),
+        rows=sa.select(
+            node.client_id, node.name, its.day, its.heartbeats, its.device_index,
+            its.device_name, its.device_id, its.points_e4,
+        )
+        .join_from(DevicePointsDaily.__table__, Node.__table__, node.id == its.node_id)
+        # Said twice, or PostgreSQL reads the table of nodes whole.
+        .where(*conditions, listed(node.id))
+        .order_by(its.day.desc(), node.client_id, its.device_index, its.device_key)
+        .limit(sa.bindparam("limit"))
+        .offset(sa.bindparam("offset")),
+    )  # fmt: skip
+
+
+def _find_nodes(session: Session, wanted: PointsFilter) -> list[int]:
+    query = _node_ids(wanted.client_id is not None, bool(wanted.client_name))
+    part = (wanted.client_name or "").lower()
+    for sign in "/%_":
+        part = part.replace(sign, f"/{sign}")
+    asked = {"account_id": wanted.account_id, "client_id": wanted.client_id, "part": part}
+    return list(session.scalars(query, asked))
+
+
+@cache
+def _node_ids(by_client: bool, by_name: bool) -> sa.Select[int]:
+    node = Node.__table__.c
+    query = sa.select(node.id).where(node.account_id == sa.bindparam("account_id"))
+    if by_client:
+        query = query.where(node.client_id == sa.bindparam("client_id"))
+    if by_name:
+        part = sa.bindparam("part", type_=sa.String())
+        query = query.where(sa.func.lower(node.name).contains(part, escape="/"))
     return query
-
-
-def _conditions(
-    session: Session, wanted: PointsFilter, node_ids: list[int]
-) -> list[sa.ColumnElement[bool]]:
-    found: list[sa.ColumnElement[bool]] = [among(session, DevicePointsDaily.node_id, node_ids)]
-    if wanted.device_id is not None:
-        found.append(DevicePointsDaily.device_id == wanted.device_id)
-    if wanted.start is not None:
-        found.append(DevicePointsDaily.day >= wanted.start)
-    if wanted.end is not None:
-        found.append(DevicePointsDaily.day <= wanted.end)
-    return found
 
 
 def _days_of_page(
