@@ -21,7 +21,14 @@ from app.core.services import research_models, research_work, runs
 from app.core.services.research_models import ResearchModels
 from app.core.services.research_work import ResearchClaim, RunOutcome, Step, StepRun
 from app.core.services.runs import Availability, RunLimits
-from app.core.stream import LOST, TEXT, StreamHub, Subscription, send_control
+from app.core.stream import (
+    LOST,
+    TEXT,
+    StreamHub,
+    Subscription,
+    end_unwritten,
+    send_control,
+)
 from worker.context import WorkerContext
 
 log = logging.getLogger(__name__)
@@ -140,10 +147,12 @@ class Asker:
             self._cancel(run)
 
     def _cancel(self, run: StepRun) -> None:
-        state = self._context.ledger.do(
+        state, ended = self._context.ledger.do(
             lambda session: runs.request_cancel(session, run.run_id, now=utc_now())
         )
-        if state is RunState.RUNNING:
+        if ended is not None:
+            end_unwritten(self._context.store, run.uid, ended.as_event())
+        elif state is RunState.RUNNING:
             send_control(self._context.store, {"type": "cancel", "run_id": run.uid})
 
     # ---- One run ---------------------------------------------------------------

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.domain.accounts import Identity
 from app.core.domain.errors import Forbidden, ModelNotFound, NoCapacity, NotFound
-from app.core.domain.runs import RunRequest, RunState, request_to_json
+from app.core.domain.runs import RunRequest, RunState, Usage, request_to_json
 from app.core.ids import new_uid
 from app.core.models import IS_QUEUED, IS_RUNNING, Run
-from app.core.services import placement
+from app.core.services import placement, usage
+from app.core.services.claims import Ended
 
 SNAPSHOT_SECONDS = 0.5
 _RETRY_AFTER_SECONDS = 15
@@ -182,26 +184,38 @@ def count_live(session: Session, *, account_id: int | None = None) -> dict[str, 
     return counts
 
 
-def request_cancel(session: Session, run_id: int, *, now: datetime) -> RunState:
+def request_cancel(
+    session: Session, run_id: int, *, now: datetime
+) -> tuple[RunState, Ended | None]:
     """Cancel a queued run at once; mark a running one, whose worker ends it.
 
-    Returns the state after this. The caller sends the worker word (`control`).
+    Returns the state after this, and the end of a run that this has ended. The caller commits,
+    then publishes that end, or sends the worker word (`control`).
     """
-    ended = session.execute(
+    run = session.get(Run, run_id, populate_existing=True)
+    if run is None:
+        return RunState.CANCELLED, None
+    cancelled = {
+        "state": RunState.CANCELLED, "finish_reason": "cancelled",
+        "cancel_requested_at": now, "finished_at": now,
+    }  # fmt: skip
+    if _move(session, run_id, RunState.QUEUED, cancelled):
+        usage.record(session, run, state=RunState.CANCELLED, tokens=Usage(), now=now)
+        ended = Ended(run.id, run.uid, run.reply_to, RunState.CANCELLED, "cancelled")
+        return RunState.CANCELLED, ended
+    marked = {"cancel_requested_at": sa.func.coalesce(Run.cancel_requested_at, now)}
+    if _move(session, run_id, RunState.RUNNING, marked):
+        return RunState.RUNNING, None
+    found = session.scalar(sa.select(Run.state).where(Run.id == run_id))
+    return RunState(found or RunState.CANCELLED), None
+
+
+def _move(session: Session, run_id: int, state: RunState, values: dict[str, Any]) -> bool:
+    """Change a run if it is in this state; whether it was."""
+    moved = session.execute(
         sa.update(Run)
-        .where(Run.id == run_id, Run.state == RunState.QUEUED)
-        .values(
-            state=RunState.CANCELLED,
-            cancel_requested_at=now,
-            finished_at=now,
-            finish_reason="cancelled",
-        )
+        .where(Run.id == run_id, Run.state == state)
+        .values(values)
+        .execution_options(synchronize_session=False)
     )
-    if ended.rowcount == 1:  # type: ignore[attr-defined]
-        return RunState.CANCELLED
-    session.execute(
-        sa.update(Run)
-        .where(Run.id == run_id, Run.state == RunState.RUNNING)
-        .values(cancel_requested_at=sa.func.coalesce(Run.cancel_requested_at, now))
-    )
-    return RunState(session.scalar(sa.select(Run.state).where(Run.id == run_id)) or "cancelled")
+    return moved.rowcount == 1  # type: ignore[attr-defined,no-any-return]

@@ -25,6 +25,7 @@ from app.core.stream.events import (
     stream_key,
 )
 from app.core.stream.hub import StreamHub, Subscription
+from app.core.stream.unwritten import end_unwritten
 from app.core.stream.writer import StreamWriter
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "StreamHub",
     "StreamWriter",
     "Subscription",
+    "end_unwritten",
     "partial_text",
     "read_events",
     "send_control",

@@ -3,6 +3,7 @@
 `{"type": "revoked", "account_id": …, "credential_id": …}`
 `{"type": "cancel", "run_id": …}`
 `{"type": "read", "run_id": …, "channel": …}`: another web process reads this run too.
+`{"type": "look", "run_id": …}`: this run's stream has something that nobody publishes.
 Publishing is fire and forget: whoever must not miss one also looks at the database.
 """
 

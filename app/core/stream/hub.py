@@ -277,7 +277,7 @@ class StreamHub:
         """A run's stream has what no writer will publish: its readers read it."""
         if message.get("type") == "look":
             for reader in self._readers.get(str(message.get("run_id")), ()):
-                reader.offer(Event(0, 0, SYNC, None))
+                reader.offer(0, 0, SYNC, None)
 
     def _subscribed(self) -> None:
         """Whatever was published while we were away lies in the streams."""
