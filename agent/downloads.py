@@ -20,6 +20,9 @@ from agent.hub import HubClient, HubRefused, HubUnavailable, NotEnrolled
 log = logging.getLogger(__name__)
 
 REPORT_EVERY_SECONDS = 3.0
+# The hub forgets what it has not heard of for five minutes; a failure should stay to be seen.
+TELL_AGAIN_SECONDS = 120.0
+MOST_TOLD = 64
 RETRIES = 10
 # A hash that is wrong twice is wrong at its source; ten times would be ten times the traffic.
 WRONG_CONTENT_RETRIES = 1
@@ -69,7 +72,6 @@ class Job:
     speed_bps: int = 0
     measured_bytes: int = 0
     measured_at: float = 0.0
-    told: dict[str, Any] | None = None
 
     @property
     def is_running(self) -> bool:
@@ -99,6 +101,8 @@ class DownloadManager:
         self._stopping = threading.Event()
         self._news = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._told: list[dict[str, Any]] | None = None
+        self._tell_again_at = 0.0
 
     def want(self, entries: list[dict[str, Any]]) -> None:
         """Take over the desired downloads: new ones are queued, others are given up."""
@@ -146,20 +150,19 @@ class DownloadManager:
             thread.join(max(0.1, deadline - time.monotonic()))
 
     def report(self) -> bool:
-        """Tell the hub what changed since it was last told. True if all is told."""
+        """Tell the hub of all downloads, if that is news or long ago. True if all is told."""
         with self._changed:
             jobs = list(self._jobs.values())
-        changed = [(job, state) for job in jobs if (state := self._state(job)) != job.told]
-        if not changed:
+        states = [self._state(job) for job in jobs][:MOST_TOLD]
+        if states == self._told and time.monotonic() < self._tell_again_at:
             return True
         try:
-            self._hub.post_downloads([state for _job, state in changed])
+            self._hub.post_downloads(states)
         except (HubUnavailable, NotEnrolled):
             return False
         except HubRefused as error:
             log.warning("The hub refused the download report: %s", error)
-        for job, state in changed:
-            job.told = state
+        self._told, self._tell_again_at = states, time.monotonic() + TELL_AGAIN_SECONDS
         return True
 
     def _start_threads(self) -> None:
@@ -257,12 +260,13 @@ class DownloadManager:
             self._news.clear()
             with self._changed:
                 running = [job for job in self._jobs.values() if job.is_running]
+                has_failed = any(job.status == "Failed" for job in self._jobs.values())
             is_told = self.report()
             for job in running:
                 if job.fetch is not None and job.status == "Downloading":
                     job.fetch.save_progress()
             if is_told and not running:
-                self._news.wait()
+                self._news.wait(TELL_AGAIN_SECONDS if has_failed else None)
 
     def _state(self, job: Job) -> dict[str, Any]:
         total = job.fetch.total_bytes if job.fetch else job.wanted.expected_bytes

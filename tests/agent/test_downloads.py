@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent import fetching
+from agent import downloads, fetching
 from agent.downloads import DownloadManager
 from agent.fetching import Fetch, FetchFailed, Stopped, WrongContent
 from agent.hub import HubClient
@@ -320,6 +320,31 @@ def test_the_end_of_a_short_download_is_always_told(
             seconds=10,
         )
         managed.manager.stop()
+
+
+def test_every_report_names_all_downloads(
+    managed: Managed, hub: FakeHub, server: FakeServer, files: FileServer
+) -> None:
+    """The hub keeps what the last report says, and nothing else."""
+    missing = make_entry(server, id=1, model_name="missing", checksum="0" * 64)
+    managed.manager.want([missing, make_entry(server, id=2)])
+    wait_for_status(hub, "Completed")
+    bodies = [call.body["downloads"] for call in hub.of("/agent/v1/downloads")]
+    assert {tuple(one["id"] for one in body) for body in bodies} == {(1, 2)}
+    managed.manager.want([])
+    hub.wait_until("/agent/v1/downloads", lambda body: body == {"downloads": []})
+
+
+def test_a_failure_is_told_again_before_the_hub_forgets_it(
+    managed: Managed, hub: FakeHub, server: FakeServer, files: FileServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(downloads, "TELL_AGAIN_SECONDS", 0.05)
+    files.status = 404
+    managed.manager.want([make_entry(server)])
+    wait_for_status(hub, "Failed")
+    told = len(hub.of("/agent/v1/downloads"))
+    hub.wait_for("/agent/v1/downloads", told + 2)
 
 
 def test_a_flaky_server_is_tried_again(

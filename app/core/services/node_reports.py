@@ -16,7 +16,7 @@ LIVE_SECONDS = 180
 DOWNLOAD_SECONDS = 300
 LOG_SECONDS = 86_400
 LOG_LINES = 1_000
-_UNDER_WAY = {"Downloading": 0, "Pending": 1}
+_ORDER = {"Downloading": 0, "Pending": 1, "Failed": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def keep_downloads(
 
 
 def list_downloads(store: redis.Redis, node_id: int) -> list[Progress]:
-    """The downloads that a node told of lately, those under way first."""
+    """The downloads that a node told of lately: under way, failed, completed."""
     return _decode_downloads(store.get(f"weft:node:{node_id}:downloads"))
 
 
@@ -114,7 +114,7 @@ def list_downloads_of(store: redis.Redis, node_ids: Sequence[int]) -> dict[int, 
 
 def _decode_downloads(line: Any) -> list[Progress]:
     found = [Progress(**row) for row in json.loads(line)] if line else []
-    return sorted(found, key=lambda one: _UNDER_WAY.get(one.status, 2))
+    return sorted(found, key=lambda one: _ORDER.get(one.status, 3))
 
 
 def keep_logs(
