@@ -1,54 +1,56 @@
-"""A hub of real processes (web, worker), an engine that we script, and Chromium."""
+"""A hub of real processes (web, worker), an engine that we script, and Chromium.
+
+One hub serves all tests of a worker of pytest-xdist. Each finds it empty, and gets a fresh
+browser, fresh people and an engine of its own.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
 from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
     Page,
     expect,
-    sync_playwright,
 )
+from sqlalchemy.orm import Session, sessionmaker
 
-from app.config import Settings, child_environment
+from app.config import Settings
+from app.web.auth import SESSION_SECRET
 from tests.dashboard.conftest import Rows
 from tests.fakes.http_server import FakeServer
 from tests.fakes.openai_engine import MODEL, OpenAIEngine, serve
 from tests.fixtures.accounts import PASSWORD, Person
-from tests.fixtures.waiting import eventually
+from tests.fixtures.google import CLIENT_ID, Issuer, running_issuer
+from tests.fixtures.hub import SECRET_KEY, MakeHub, RunningHub
 
-ROOT = Path(__file__).parents[2]
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 860}
-expect.set_options(timeout=20_000)  # live parts are refreshed every 5 seconds
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def is_ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/healthz", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+AXE = Axe().axe_script
+# Colours change at once, so that axe does not see them on their way from theme to theme.
+# Of a list's many rows of one kind the first ones are enough: contrasts take long to find.
+HOLD_STILL = """() => {
+    const still = new CSSStyleSheet();
+    still.replaceSync("*, *::before, *::after { transition: none !important; }");
+    document.adoptedStyleSheets.push(still);
+    document.querySelectorAll(":is(tbody, ul, ol, .log > div) > :nth-child(n + 13)")
+        .forEach((row) => row.remove());
+}"""
+FIND_PROBLEMS = """async (rules) => {
+    const options = {resultTypes: ["violations"]};
+    if (rules) options.runOnly = {type: "rule", values: rules};
+    const found = (await axe.run(document, options)).violations;
+    return found.map((one) => `${one.id} ${one.nodes.map((node) => node.html.slice(0, 200))}`);
+}"""
+REFRESH_SECONDS = 5  # of live parts
+expect.set_options(timeout=30_000)
 
 
 @dataclass
@@ -57,6 +59,44 @@ class Hub:
 
     url: str
     engine: OpenAIEngine
+
+
+@pytest.fixture(scope="session")
+def shared_issuer() -> Iterator[Issuer]:
+    """Who signs in for Google, as long as the hub runs."""
+    with running_issuer() as found:
+        yield found
+
+
+@pytest.fixture
+def issuer(shared_issuer: Issuer) -> Iterator[Issuer]:
+    """The hub's issuer, which denies nothing to begin with."""
+    yield shared_issuer
+    shared_issuer.denies = False
+
+
+@pytest.fixture(scope="session")
+def running(make_hub: MakeHub, shared_issuer: Issuer) -> RunningHub:
+    """The web and worker processes."""
+    return make_hub(
+        OFFLINE_AFTER_S="3600",
+        GOOGLE_CLIENT_ID=CLIENT_ID,
+        GOOGLE_CERTS_URL=shared_issuer.url,
+        GOOGLE_AUTHORIZE_URL=shared_issuer.authorize_url,
+    )
+
+
+@pytest.fixture
+def sessions(running: RunningHub) -> Iterator[sessionmaker[Session]]:
+    """Sessions of the hub's database, which is empty again after the test."""
+    yield running.sessions
+    running.clean()
+
+
+@pytest.fixture
+def settings(running: RunningHub) -> Settings:
+    """The hub's settings."""
+    return Settings.from_env(running.environment)
 
 
 @pytest.fixture
@@ -68,67 +108,21 @@ def engine() -> Iterator[tuple[OpenAIEngine, FakeServer]]:
 
 
 @pytest.fixture
-def rows(sessions: object) -> Rows:
+def rows(sessions: sessionmaker[Session]) -> Rows:
     """Makes rows."""
-    return Rows(sessions)  # type: ignore[arg-type]
+    return Rows(sessions)
 
 
 @pytest.fixture
 def hub(
-    settings: Settings, engine: tuple[OpenAIEngine, FakeServer], rows: Rows, owner: Person,
-    tmp_path: Path,
-) -> Iterator[Hub]:  # fmt: skip
-    """Web and worker processes, one node online with one model."""
+    running: RunningHub, engine: tuple[OpenAIEngine, FakeServer], rows: Rows, owner: Person
+) -> Hub:
+    """The hub with one node online, which has one model."""
     behaviour, server = engine
     node = rows.node(owner, "atelier")
     rows.device(node)
     rows.replica(node, MODEL, endpoint_url=server.url)
-    port = free_port()
-    environment = child_environment(
-        {
-            "DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url,
-            "SECRET_KEY": settings.secret_key, "WEFT_DATA_DIR": str(settings.data_dir),
-            "WEFT_PORT": str(port), "WEFT_ARGON2_PROFILE": "cheapest", "OFFLINE_AFTER_S": "3600",
-            "ALLOWED_NODE_NETWORKS": "127.0.0.0/8", "WEFT_LOCAL_NODE": "0",
-            "GOOGLE_CLIENT_ID": settings.google_client_id,
-            "GOOGLE_CERTS_URL": settings.google_certs_url,
-            "GOOGLE_AUTHORIZE_URL": settings.google_authorize_url,
-        }
-    )  # fmt: skip
-    web = ("gunicorn", "--config", "app/local/gunicorn_conf.py", "wsgi:app")
-    with (tmp_path / "hub.log").open("wb") as log:
-        started = [
-            subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=ROOT,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-            for command in (("worker",), web)
-        ]
-        try:
-            url = f"http://127.0.0.1:{port}"
-            eventually(lambda: is_ready(url), timeout=60, what=f"the hub is ready ({log.name})")
-            yield Hub(url, behaviour)
-        finally:
-            for process in started:
-                os.killpg(process.pid, signal.SIGKILL)  # gunicorn's own children too
-            for process in started:
-                process.wait()
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """The machine's own Chromium."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
+    return Hub(running.url, behaviour)
 
 
 def serious(said: ConsoleMessage) -> list[str]:
@@ -146,14 +140,17 @@ def new_page(chromium: Browser, hub: Hub) -> Iterator[OpenPage]:
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
-    def make(*, theme: str = "light", size: dict[str, int] | None = None) -> Page:
+    def make(*, person: Person | None = None) -> Page:
         context = chromium.new_context(
-            base_url=hub.url, viewport=size or DESK, color_scheme=theme,  # type: ignore[arg-type]
+            base_url=hub.url, viewport=DESK, color_scheme="light",  # type: ignore[arg-type]
             permissions=["clipboard-read", "clipboard-write"],
         )  # fmt: skip
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(30_000)
         contexts.append(context)
+        if person is not None:
+            context.add_cookies([{"name": "weft", "value": _cookie(person), "url": hub.url}])
         page = context.new_page()
+        page.clock.install()
         page.on("console", lambda said: complaints.extend(serious(said)))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         return page
@@ -164,17 +161,57 @@ def new_page(chromium: Browser, hub: Hub) -> Iterator[OpenPage]:
     assert complaints == []
 
 
+def _cookie(person: Person) -> str:
+    """What signing in leaves in a browser."""
+    app = Flask(__name__)
+    app.secret_key = SECRET_KEY
+    signer = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert signer is not None
+    return str(signer.dumps({SESSION_SECRET: person.session_secret}))
+
+
 @pytest.fixture
 def page(new_page: OpenPage, owner: Person) -> Page:
     """The owner's browser, signed in."""
-    opened = new_page()
-    sign_in(opened, owner)
-    return opened
+    return new_page(person=owner)
+
+
+def let_time_pass(page: Page) -> None:
+    """Move the page's clock on to the next refresh of its live parts."""
+    page.clock.fast_forward(REFRESH_SECONDS * 1000)
 
 
 def sign_in(page: Page, person: Person) -> None:
+    """Sign in as people do."""
     page.goto("/sign-in")
     page.get_by_label("E-mail or user name").fill(person.username)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/")
+
+
+# Theme, size, and the rules to check there; None: all. Only contrasts depend on the theme.
+CONTRASTS = ["color-contrast", "link-in-text-block"]
+LOOKS = (
+    ("light", DESK, None), ("dark", DESK, CONTRASTS),
+    ("dark", PHONE, None), ("light", PHONE, CONTRASTS),
+)  # fmt: skip
+
+
+def look(page: Page, path: str) -> list[str]:
+    """What a ruler and axe (WCAG 2.2 AA) find wrong, in both themes, on desk and phone."""
+    page.locator("h1").wait_for()
+    found = []
+    for size in (DESK, PHONE):
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        width = page.evaluate("document.documentElement.scrollWidth")
+        if width > page.evaluate("document.documentElement.clientWidth"):
+            found.append(f"{path}: {width} px wide where there are {size['width']}")
+    page.evaluate(HOLD_STILL)
+    page.evaluate(AXE)
+    for theme, size, rules in LOOKS:
+        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        where = f"{path} {theme} {size['width']}"
+        found += [f"{where}: {problem}" for problem in page.evaluate(FIND_PROBLEMS, rules)]
+    return found
