@@ -36,6 +36,8 @@ from tests.engines.test_contract import (  # noqa: F401 - collected here again
 from tests.fakes.http_server import FakeServer
 from tests.relay.conftest import Connect, RelayedNode
 
+pytestmark = pytest.mark.slow  # on one database: none has a part in what is relayed
+
 
 @pytest.fixture(params=["tgi", "vllm"])
 def kind(request: pytest.FixtureRequest) -> str:

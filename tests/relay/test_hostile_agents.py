@@ -14,6 +14,8 @@ from tests.fixtures.hub import RunningHub
 from tests.fixtures.waiting import eventually
 from tests.relay.conftest import RawAgent, RelayedNode, add_node
 
+pytestmark = pytest.mark.slow  # on one database: none has a part in what is relayed
+
 REQUEST, REQUEST_BODY, RESPONSE, RESPONSE_BODY, RESPONSE_END = 1, 2, 3, 4, 5
 CANCEL, WINDOW, ERROR, PING, PONG = 6, 7, 8, 9, 10
 HEAD = {"status": 200, "headers": {"Content-Type": "text/plain"}}

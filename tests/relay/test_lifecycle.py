@@ -24,17 +24,25 @@ from tests.fixtures.hub import MakeHub, RunningHub
 from tests.fixtures.waiting import eventually
 from tests.relay.conftest import Connect, RawAgent, RelayedNode, add_node
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("relay-lifecycle")]
 
 SLOW_TOKENS = tuple("abcdefghij")
 
 
-@pytest.fixture
-def own_hub(make_hub: MakeHub) -> Iterator[RunningHub]:
-    """A hub with two web processes that this test may kill."""
+@pytest.fixture(scope="module")
+def wide_hub(make_hub: MakeHub) -> Iterator[RunningHub]:
+    """A hub with two web processes, quick to notice the dead."""
     hub = make_hub(WEFT_WEB_WORKERS="2", RUN_LEASE_S="2", FIRST_TOKEN_TIMEOUT_S="5")
     yield hub
     hub.stop()
+
+
+@pytest.fixture
+def own_hub(wide_hub: RunningHub) -> RunningHub:
+    """The hub, whose processes this test may kill: the next test waits for new ones."""
+    wide_hub.mend()
+    eventually(lambda: len(web_processes(wide_hub)) == 2, timeout=60)
+    return wide_hub
 
 
 @pytest.fixture

@@ -11,24 +11,33 @@ import httpx2 as httpx
 import pytest
 import sqlalchemy as sa
 
-from app.core.models import ResearchStep
+from app.core.models import Replica, ResearchStep
 from tests.fixtures.hub import MakeHub, RunningHub
 from tests.fixtures.waiting import eventually
 from tests.research.conftest import put_online
 from tests.research.engine import QUESTIONS, ResearchEngine, Web, answer_to
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("research-kills")]
 ASK = {"question_text": "Tell me about the tower."}
 
 
-@pytest.fixture
-def own_hub(make_hub: MakeHub, web: Web) -> Iterator[RunningHub]:
-    """A hub of the test's own, quick to notice the dead."""
+@pytest.fixture(scope="module")
+def alert_hub(make_hub: MakeHub, web: Web) -> Iterator[RunningHub]:
+    """A hub that is quick to notice the dead."""
     hub = make_hub(
         SEARCH_URL=web.url, RUN_LEASE_S="2", FIRST_TOKEN_TIMEOUT_S="5", IDLE_TIMEOUT_S="5"
     )
     yield hub
     hub.stop()
+
+
+@pytest.fixture
+def own_hub(alert_hub: RunningHub) -> Iterator[RunningHub]:
+    """The hub, all of it alive, and each part for this test to kill. No node is left."""
+    alert_hub.mend()
+    yield alert_hub
+    with alert_hub.sessions.begin() as session:
+        session.execute(sa.update(Replica).values(state="stopped"))
 
 
 class Reading:
@@ -83,12 +92,12 @@ def assert_complete(text: str) -> None:
     assert text.count("## Sources") == 1
 
 
-def steps_done(hub: RunningHub) -> list[str]:
+def steps_done(hub: RunningHub, job_id: str) -> list[str]:
+    query = sa.select(ResearchStep.title).where(
+        ResearchStep.state == "done", ResearchStep.job_id == int(job_id)
+    )
     with hub.sessions() as session:
-        rows = session.scalars(
-            sa.select(ResearchStep.title).where(ResearchStep.state == "done")
-        )
-        return list(rows)
+        return list(session.scalars(query.order_by(ResearchStep.position)))
 
 
 def test_two_killed_workers_leave_one_complete_report(
@@ -115,7 +124,7 @@ def test_two_killed_workers_leave_one_complete_report(
     for subject in (*QUESTIONS, "conclude"):
         # Asked once, or broken off and continued; never answered from the beginning twice.
         assert asked[subject] == 1, asked
-    assert steps_done(own_hub) == [
+    assert steps_done(own_hub, reading.id) == [
         "Plan sub-questions",
         "Gather sources",
         *QUESTIONS,

@@ -22,6 +22,7 @@ def ask(hub: RunningHub, caller: Caller, model: str, *, stream: bool = False) ->
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BEFORE_TEXT, ids=lambda fault: fault.name.lower())
 def test_a_node_that_breaks_before_its_first_token_is_an_http_error(
     hub: RunningHub, caller: Caller, fault: Fault
@@ -35,6 +36,7 @@ def test_a_node_that_breaks_before_its_first_token_is_an_http_error(
     assert run.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", sorted(AFTER_TEXT, key=str), ids=lambda fault: fault.name.lower()
 )

@@ -16,18 +16,25 @@ from app.core.models import Run, UsageRecord
 from tests.fixtures.hub import Caller, MakeHub, RunningHub, Served
 from tests.fixtures.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("runs-kills")]
 FINAL = {"succeeded", "failed", "cancelled"}
 # An answer of about three seconds: long enough to be killed in.
 SLOW = {"tokens": tuple("abcdefghij"), "keep_alive_comments": 1, "keep_alive_seconds": 0.3}
 
 
-@pytest.fixture
-def own_hub(make_hub: MakeHub) -> Iterator[RunningHub]:
-    """A hub of the test's own, quick to notice the dead."""
+@pytest.fixture(scope="module")
+def alert_hub(make_hub: MakeHub) -> Iterator[RunningHub]:
+    """A hub that is quick to notice the dead."""
     hub = make_hub(RUN_LEASE_S="2", FIRST_TOKEN_TIMEOUT_S="5", IDLE_TIMEOUT_S="5")
     yield hub
     hub.stop()
+
+
+@pytest.fixture
+def own_hub(alert_hub: RunningHub) -> RunningHub:
+    """The hub, all of it alive, and each part for this test to kill."""
+    alert_hub.mend()
+    return alert_hub
 
 
 class Stream:
@@ -71,14 +78,15 @@ class Stream:
         return bool(self.frames) and self.frames[-1] == "data: [DONE]"
 
 
-def states(hub: RunningHub) -> list[str]:
+def states(hub: RunningHub, model: str) -> list[str]:
     with hub.sessions() as session:
-        return list(session.scalars(sa.select(Run.state)))
+        return list(session.scalars(sa.select(Run.state).where(Run.model_name == model)))
 
 
-def usage_rows(hub: RunningHub) -> int:
+def usage_rows(hub: RunningHub, model: str) -> int:
+    query = sa.select(sa.func.count()).where(UsageRecord.model_name == model)
     with hub.sessions() as session:
-        return session.scalar(sa.select(sa.func.count()).select_from(UsageRecord)) or 0
+        return session.scalar(query) or 0
 
 
 def test_a_run_in_the_middle_of_its_answer_ends_with_a_reason_when_its_worker_is_killed(
@@ -96,7 +104,7 @@ def test_a_run_in_the_middle_of_its_answer_ends_with_a_reason_when_its_worker_is
     assert json.loads(stream.frames[-1][6:])["error"]["code"] == "worker_lost"
     run = own_hub.run_of(served.model)
     assert (run.state, run.answer_text, run.attempt) == ("failed", "Hel", 1)
-    assert usage_rows(own_hub) == 1
+    assert usage_rows(own_hub, served.model) == 1
 
 
 def test_a_run_without_a_token_yet_is_served_again_when_its_worker_is_killed(
@@ -113,7 +121,7 @@ def test_a_run_without_a_token_yet_is_served_again_when_its_worker_is_killed(
     assert stream.text == "Hello world"
     assert stream.ended_well
     assert own_hub.run_of(served.model).attempt == 2
-    assert usage_rows(own_hub) == 1
+    assert usage_rows(own_hub, served.model) == 1
 
 
 def test_runs_accepted_while_no_worker_lives_are_served_when_one_comes(
@@ -122,7 +130,7 @@ def test_runs_accepted_while_no_worker_lives_are_served_when_one_comes(
     caller, served = own_hub.caller(), own_hub.serve()
     own_hub.kill("worker")
     streams = [Stream(own_hub, caller, served.model) for _ in range(5)]
-    eventually(lambda: len(states(own_hub)) == 5, timeout=15)
+    eventually(lambda: len(states(own_hub, served.model)) == 5, timeout=15)
     own_hub.start("worker")
     for stream in streams:
         stream.done.result(timeout=30)
@@ -142,7 +150,7 @@ def test_readers_get_every_token_once_when_redis_is_killed_in_the_middle(
         stream.done.result(timeout=40)
     assert [stream.text for stream in streams] == ["abcdefghij"] * 4
     assert all(stream.ended_well for stream in streams)
-    assert states(own_hub) == ["succeeded"] * 4
+    assert states(own_hub, served.model) == ["succeeded"] * 4
 
 
 def test_runs_that_waited_in_a_lost_queue_are_served_after_redis_is_back(
@@ -151,7 +159,7 @@ def test_runs_that_waited_in_a_lost_queue_are_served_after_redis_is_back(
     caller, served = own_hub.caller(), own_hub.serve()
     own_hub.kill("worker")
     streams = [Stream(own_hub, caller, served.model) for _ in range(3)]
-    eventually(lambda: len(states(own_hub)) == 3, timeout=15)
+    eventually(lambda: len(states(own_hub, served.model)) == 3, timeout=15)
     own_hub.kill_redis()
     shutil.rmtree(own_hub.redis.data_dir / "appendonlydir")
     own_hub.redis.start()
@@ -192,7 +200,7 @@ def test_a_dying_node_hands_its_waiting_runs_to_another(own_hub: RunningHub) -> 
     for stream in streams:
         stream.done.result(timeout=30)
         assert stream.text == "Hello world"
-    assert usage_rows(own_hub) == 3
+    assert usage_rows(own_hub, dying.model) == 3
 
 
 def test_many_streams_survive_a_worker_that_is_killed_beside_another(
@@ -206,9 +214,9 @@ def test_many_streams_survive_a_worker_that_is_killed_beside_another(
     own_hub.kill("worker")
     for stream in streams:
         stream.done.result(timeout=60)
-    eventually(lambda: set(states(own_hub)) <= FINAL, timeout=20)
-    assert len(states(own_hub)) == 30
-    assert usage_rows(own_hub) == 30
+    eventually(lambda: set(states(own_hub, served.model)) <= FINAL, timeout=20)
+    assert len(states(own_hub, served.model)) == 30
+    assert usage_rows(own_hub, served.model) == 30
     for stream in streams:
         assert "abcdefghij".startswith(stream.text)
         # The killed worker may have sent all its text and not yet written the end.
