@@ -101,6 +101,8 @@ def send_stored(
     except RequestedRangeNotSatisfiable:
         stream.close()
         raise
+    if request.method == "HEAD" or response.status_code == 304:
+        stream.close()  # nothing is sent, so the server has nothing to close
     return response
 
 

@@ -28,7 +28,8 @@ class Browser:
         self.client = client
 
     def open(self, path: str, **options: Any) -> TestResponse:
-        return self.client.get(path, **options)
+        """The whole answer; what it was read from is closed."""
+        return self.client.get(path, buffered=True, **options)
 
     def part(self, path: str) -> TestResponse:
         """The page's part, as htmx asks for it."""

@@ -28,7 +28,7 @@ def make_link(app: Flask, *, seconds: int = 60) -> str:
 
 
 def test_gives_the_file_under_its_own_name(client: FlaskClient, path: str) -> None:
-    answer = client.get(path)
+    answer = client.get(path, buffered=True)
     assert answer.data == CONTENT
     assert answer.headers["Content-Disposition"].startswith("attachment")
     assert "m%C3%BCll" in answer.headers["Content-Disposition"]
@@ -49,7 +49,7 @@ def test_gives_the_file_under_its_own_name(client: FlaskClient, path: str) -> No
 def test_gives_a_part(
     client: FlaskClient, path: str, wanted: str, expected: bytes, shown: str
 ) -> None:
-    answer = client.get(path, headers={"Range": wanted})
+    answer = client.get(path, headers={"Range": wanted}, buffered=True)
     assert answer.status_code == 206
     assert answer.data == expected
     assert answer.headers["Content-Range"] == shown
@@ -61,7 +61,7 @@ def test_a_part_that_is_not_there_is_416(client: FlaskClient, path: str) -> None
 
 
 def test_is_not_sent_again_to_who_has_it(client: FlaskClient, path: str) -> None:
-    tag = client.get(path).headers["ETag"]
+    tag = client.get(path, buffered=True).headers["ETag"]
     assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
 
 
@@ -80,5 +80,5 @@ def test_files_in_s3_come_through_the_hub(make_app: Callable[..., Flask], s3_url
     app = make_app(storage_url=s3_url)
     client = app.test_client()
     path = make_link(app)
-    assert client.get(path).data == CONTENT
-    assert client.get(path, headers={"Range": "bytes=95-"}).data == CONTENT[95:]
+    assert client.get(path, buffered=True).data == CONTENT
+    assert client.get(path, headers={"Range": "bytes=95-"}, buffered=True).data == CONTENT[95:]

@@ -175,7 +175,7 @@ class TestPicture:
         assert body["user"]["username"] == "ada"
         link = urlsplit(body["profile_image_url"])
         assert link.scheme == "http"
-        shown = client.get(f"{link.path}?{link.query}")
+        shown = client.get(f"{link.path}?{link.query}", buffered=True)
         assert shown.status_code == 200
         assert shown.content_type == "image/webp"
         assert shown.headers["X-Content-Type-Options"] == "nosniff"
@@ -190,7 +190,9 @@ class TestPicture:
             urlsplit(self.upload(client, owner, picture()).get_json()["profile_image_url"])  # type: ignore[attr-defined]
             for _ in range(2)
         ]
-        statuses = [client.get(f"{link.path}?{link.query}").status_code for link in links]
+        statuses = [
+            client.get(f"{link.path}?{link.query}", buffered=True).status_code for link in links
+        ]
         assert statuses == [404, 200]
 
     @pytest.mark.parametrize(
