@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from datetime import datetime
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.domain.nodes import DeviceInfo, Inventory, clean_text
 from app.core.models import Device, Node
 from app.core.services.device_types import DeviceTable, Rating, load_table, rate_cpu
-from app.core.services.id_lists import among
+from app.core.services.id_lists import listed
 
 _MAX_NAME = 128
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceView:
+class DeviceView(msgspec.Struct, frozen=True, gc=False):
     """A device as lists show it."""
 
     index: int
@@ -32,8 +32,12 @@ class DeviceView:
     tflops: float | None
 
 
-# Columns instead of entities: a list of a thousand nodes takes half the time.
-_VIEWED = tuple(getattr(Device, field.name) for field in fields(DeviceView))
+_DEVICES = Device.__table__.c
+_LIST_DEVICES = (
+    sa.select(_DEVICES.node_id, *(_DEVICES[name] for name in DeviceView.__struct_fields__))
+    .where(listed(_DEVICES.node_id))
+    .order_by(_DEVICES.index)
+)
 
 
 def update_inventory(
@@ -62,12 +66,7 @@ def update_inventory(
 def list_devices(session: Session, node_ids: Sequence[int]) -> dict[int, list[DeviceView]]:
     """The devices of these nodes, by node, in order of their index."""
     found: dict[int, list[DeviceView]] = {}
-    rows = session.execute(
-        sa.select(Device.node_id, *_VIEWED)
-        .where(among(session, Device.node_id, node_ids))
-        .order_by(Device.index)
-    )
-    for node_id, *values in rows:
+    for node_id, *values in session.execute(_LIST_DEVICES, {"ids": node_ids}):
         found.setdefault(node_id, []).append(DeviceView(*values))
     return found
 

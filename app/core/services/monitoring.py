@@ -14,9 +14,60 @@ from app.core.domain.beats import BUCKET_SECONDS, BUCKETS_A_DAY
 from app.core.domain.nodes import ValidStatus, WantedStatus, is_online, status_of
 from app.core.models import Device, Heartbeat, Node, NodeDailyStats
 from app.core.services.beat_store import bucket_of
-from app.core.services.id_lists import among
+from app.core.services.id_lists import listed
 
 MAX_ROWS = 10_000
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+_LATEST = datetime.max.replace(tzinfo=UTC)
+
+# Built once: building a statement for each call costs as much as running it.
+_NODES, _DAYS, _BEATS = Node.__table__.c, NodeDailyStats.__table__.c, Heartbeat.__table__.c
+_MINE = sa.and_(_NODES.account_id == sa.bindparam("account_id"), _NODES.removed_at.is_(None))
+_OWN_NODES = sa.select(_NODES.id, _NODES.client_id, _NODES.name).where(_MINE)
+_OWN_STATES = sa.select(
+    _NODES.wanted_status, _NODES.valid_status, _NODES.last_beat_at, _NODES.stopped_at
+).where(_MINE)
+_OWN_TFLOPS = (
+    sa.select(sa.func.sum(Device.__table__.c.tflops))
+    .join_from(Node.__table__, Device.__table__)
+    .where(_MINE)
+)
+_OWN_MEAN_DAY = (
+    sa.select(sa.func.avg(_DAYS.heartbeats))
+    .join_from(Node.__table__, NodeDailyStats.__table__, _NODES.id == _DAYS.node_id)
+    .where(_MINE, _DAYS.day == sa.bindparam("day"), _DAYS.heartbeats > 0)
+)
+_BEATS_OF_DAY = sa.select(_DAYS.node_id, _DAYS.heartbeats).where(
+    listed(_DAYS.node_id), _DAYS.day == sa.bindparam("day")
+)
+_LIST_DAYS = (
+    sa.select(
+        _DAYS.node_id, _DAYS.day, _DAYS.heartbeats, _DAYS.cpu_sum, _DAYS.cpu_count,
+        _DAYS.memory_sum, _DAYS.memory_count, _DAYS.disk_sum, _DAYS.disk_count,
+        _DAYS.network_rx, _DAYS.network_tx, _DAYS.first_at, _DAYS.last_at,
+    )
+    .where(
+        listed(_DAYS.node_id), _DAYS.day.between(sa.bindparam("since"), sa.bindparam("newest"))
+    )
+    .order_by(_DAYS.day.desc(), _DAYS.node_id)
+    .limit(MAX_ROWS + 1)
+)  # fmt: skip
+_OLDEST_DAY = sa.select(sa.func.min(_DAYS.day)).where(listed(_DAYS.node_id))
+_LIST_BEATS = (
+    sa.select(
+        _BEATS.node_id, _BEATS.received_at, _BEATS.cpu_usage, _BEATS.memory_usage,
+        _BEATS.disk_usage, _BEATS.network_rx, _BEATS.network_tx,
+    )
+    .where(
+        listed(_BEATS.node_id),
+        _BEATS.bucket.between(sa.bindparam("since"), sa.bindparam("newest")),
+        _BEATS.received_at >= sa.bindparam("start"),
+        _BEATS.received_at < sa.bindparam("end"),
+    )
+    .order_by(_BEATS.bucket.desc(), _BEATS.received_at.desc())
+    .limit(MAX_ROWS + 1)
+)  # fmt: skip
+_OLDEST_BUCKET = sa.select(sa.func.min(_BEATS.bucket)).where(listed(_BEATS.node_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +161,12 @@ def own_nodes(
     session: Session, account_id: int, *, client_id: str | None = None
 ) -> dict[int, NodeName]:
     """An account's nodes by id."""
-    query = sa.select(Node.id, Node.client_id, Node.name).where(
-        Node.account_id == account_id, Node.removed_at.is_(None)
-    )
+    query = _OWN_NODES
     if client_id is not None:
-        query = query.where(Node.client_id == client_id)
-    return {row.id: NodeName(*row) for row in session.execute(query)}
+        query = query.where(_NODES.client_id == client_id)
+    return {
+        row[0]: NodeName(*row) for row in session.execute(query, {"account_id": account_id})
+    }
 
 
 def health_of(session: Session, nodes: Sequence[History], *, now: datetime) -> dict[int, float]:
@@ -148,12 +199,9 @@ def fleet_stat(
     session: Session, account_id: int, *, now: datetime, offline_after_seconds: float
 ) -> FleetStat:
     """The figures of an account's nodes. All zero for an account without any."""
-    mine = sa.and_(Node.account_id == account_id, Node.removed_at.is_(None))
+    mine: dict[str, Any] = {"account_id": account_id}
     total = online = maintenance = warnings = 0
-    for wanted, valid, last_beat_at, stopped_at in session.execute(
-        sa.select(Node.wanted_status, Node.valid_status, Node.last_beat_at, Node.stopped_at)
-        .where(mine)
-    ):  # fmt: skip
+    for wanted, valid, last_beat_at, stopped_at in session.execute(_OWN_STATES, mine):
         is_on = is_online(
             last_beat_at, stopped_at, now=now, offline_after_seconds=offline_after_seconds
         )
@@ -161,15 +209,9 @@ def fleet_stat(
         online += is_on
         maintenance += status_of(wanted, online=is_on) == WantedStatus.MAINTENANCE
         warnings += valid != ValidStatus.VALID
-    tflops = session.scalar(
-        sa.select(sa.func.sum(Device.tflops)).join(Node, Node.id == Device.node_id).where(mine)
-    )
+    tflops = session.scalar(_OWN_TFLOPS, mine)
     yesterday = now.astimezone(UTC).date() - timedelta(days=1)
-    beats = session.scalar(
-        sa.select(sa.func.avg(NodeDailyStats.heartbeats))
-        .join(Node, Node.id == NodeDailyStats.node_id)
-        .where(mine, NodeDailyStats.day == yesterday, NodeDailyStats.heartbeats > 0)
-    )
+    beats = session.scalar(_OWN_MEAN_DAY, {**mine, "day": yesterday})
     rate = round(float(beats or 0) / BUCKETS_A_DAY * 100, 2)
     return FleetStat(total, online, maintenance, warnings, round(tflops or 0.0, 2), rate)
 
@@ -185,23 +227,10 @@ def list_days(
 
     def read(days: int) -> list[Any]:
         since = newest - timedelta(days=days - 1)
-        conditions = [
-            among(session, NodeDailyStats.node_id, nodes),
-            NodeDailyStats.day >= since,
-            NodeDailyStats.day <= newest,
-        ]
-        if first is not None:
-            conditions.append(NodeDailyStats.day >= first)
-        return list(
-            session.scalars(
-                sa.select(NodeDailyStats)
-                .where(*conditions)
-                .order_by(NodeDailyStats.day.desc(), NodeDailyStats.node_id)
-                .limit(MAX_ROWS + 1)
-            )
-        )
+        asked = {"ids": nodes, "since": max(since, first or since), "newest": newest}
+        return list(session.execute(_LIST_DAYS, asked))
 
-    oldest = first or _oldest_day(session, nodes) or newest
+    oldest = first or session.scalar(_OLDEST_DAY, {"ids": nodes}) or newest
     rows = _read_back(read, whole=(newest - oldest).days + 1, a_step=_rows_a_day(nodes, 1))
     return [_day_row(nodes, row) for row in rows[:MAX_ROWS]], len(rows) > MAX_ROWS
 
@@ -214,30 +243,16 @@ def list_beats(
     newest = bucket_of(min(span.end, now) if span.end else now)
 
     def read(buckets: int) -> list[Any]:
-        conditions = [
-            among(session, Heartbeat.node_id, nodes),
-            Heartbeat.bucket > newest - buckets,
-            Heartbeat.bucket <= newest,
-        ]
-        if span.start is not None:
-            conditions.append(Heartbeat.bucket >= bucket_of(span.start))
-            conditions.append(Heartbeat.received_at >= span.start)
-        if span.end is not None:
-            conditions.append(Heartbeat.received_at < span.end)
-        return list(
-            session.execute(
-                sa.select(
-                    Heartbeat.node_id, Heartbeat.received_at, Heartbeat.cpu_usage,
-                    Heartbeat.memory_usage, Heartbeat.disk_usage, Heartbeat.network_rx,
-                    Heartbeat.network_tx,
-                )
-                .where(*conditions)
-                .order_by(Heartbeat.bucket.desc(), Heartbeat.received_at.desc())
-                .limit(MAX_ROWS + 1)
-            )
-        )  # fmt: skip
+        since = newest - buckets + 1
+        asked = {
+            "ids": nodes, "since": since if first is None else max(since, first),
+            "newest": newest, "start": span.start or _EARLIEST, "end": span.end or _LATEST,
+        }  # fmt: skip
+        return list(session.execute(_LIST_BEATS, asked))
 
-    oldest = first if first is not None else (_oldest_bucket(session, nodes) or newest)
+    oldest = first
+    if oldest is None:
+        oldest = session.scalar(_OLDEST_BUCKET, {"ids": nodes}) or newest
     rows = _read_back(read, whole=newest - oldest + 1, a_step=_rows_a_day(nodes, 1))
     found = [BeatRow(nodes[row[0]], *row[1:]) for row in rows[:MAX_ROWS]]
     return found, len(rows) > MAX_ROWS
@@ -257,25 +272,11 @@ def _rows_a_day(nodes: dict[int, NodeName], per_node: int) -> int:
     return max(1, len(nodes) * per_node)
 
 
-def _oldest_day(session: Session, nodes: dict[int, NodeName]) -> date | None:
-    return session.scalar(
-        sa.select(sa.func.min(NodeDailyStats.day)).where(
-            among(session, NodeDailyStats.node_id, nodes)
-        )
-    )
-
-
-def _oldest_bucket(session: Session, nodes: dict[int, NodeName]) -> int | None:
-    return session.scalar(
-        sa.select(sa.func.min(Heartbeat.bucket)).where(among(session, Heartbeat.node_id, nodes))
-    )
-
-
 def _day(at: datetime | None) -> date | None:
     return at.astimezone(UTC).date() if at is not None else None
 
 
-def _day_row(nodes: dict[int, NodeName], row: NodeDailyStats) -> DayRow:
+def _day_row(nodes: dict[int, NodeName], row: Any) -> DayRow:
     return DayRow(
         node=nodes[row.node_id],
         day=row.day,
@@ -295,12 +296,8 @@ def _mean(total: float, count: int) -> float | None:
 
 
 def _beats_of_day(session: Session, node_ids: Sequence[int], day: date) -> dict[int, int]:
-    rows = session.execute(
-        sa.select(NodeDailyStats.node_id, NodeDailyStats.heartbeats).where(
-            among(session, NodeDailyStats.node_id, node_ids), NodeDailyStats.day == day
-        )
-    )
-    return {row.node_id: row.heartbeats for row in rows}
+    rows = session.execute(_BEATS_OF_DAY, {"ids": node_ids, "day": day})
+    return dict(rows.all())
 
 
 def _expected(midnight: datetime, created_at: datetime, now: datetime) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
@@ -44,8 +46,7 @@ class NodeFilter:
     valid_status: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeView(msgspec.Struct, frozen=True):
     """A node with what belongs to it."""
 
     id: int
@@ -136,7 +137,6 @@ def list_nodes(
 ) -> tuple[list[NodeView], int]:
     """Nodes by name and id, and how many match. One query, and one for each kind of part."""
     conditions = _conditions(wanted, now, offline_after_seconds)
-    total = session.scalar(sa.select(sa.func.count()).select_from(Node).where(*conditions))
     query = (
         sa.select(*_LISTED)
         .join(Account, Account.id == Node.account_id)
@@ -145,14 +145,19 @@ def list_nodes(
     )
     if page_size is not None:
         query = query.limit(page_size).offset((page - 1) * page_size)
-    rows = session.execute(query).all()
+    # Over the connection: rows need nothing of what a session does for entities.
+    rows = session.connection().execute(query).all()
+    total = len(rows)
+    if page_size is not None:
+        counted = sa.select(sa.func.count()).select_from(Node).where(*conditions)
+        total = session.scalar(counted) or 0
     ids = [row[0] for row in rows]
     devices, replicas = list_devices(session, ids), list_replicas(session, ids)
     since = now - timedelta(seconds=offline_after_seconds)
     views = [
-        _view(row, devices.get(row[0], []), replicas.get(row[0], []), since) for row in rows
+        _view(row, devices.get(row[0], ()), replicas.get(row[0], ()), since) for row in rows
     ]
-    return views, total or 0
+    return views, total
 
 
 def count_nodes(
@@ -310,7 +315,7 @@ def _has_status(
 
 
 def _view(
-    row: Any, devices: list[DeviceView], replicas: list[ReplicaView], since: datetime
+    row: Any, devices: Sequence[DeviceView], replicas: Sequence[ReplicaView], since: datetime
 ) -> NodeView:
     """By position: this is done for every node of a long list."""
     (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from datetime import datetime
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -15,7 +15,7 @@ from app.core.domain.nodes import ReplicaReport, ReplicaState, ReplicaVerdict, c
 from app.core.models import KnownModel, Node, Replica
 from app.core.outbound import OutboundPolicy
 from app.core.sealing import Sealer
-from app.core.services.id_lists import among
+from app.core.services.id_lists import listed
 
 
 def report_replicas(
@@ -77,8 +77,7 @@ def why_not(report: ReplicaReport, policy: OutboundPolicy) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaView:
+class ReplicaView(msgspec.Struct, frozen=True, gc=False):
     """A replica as lists show it."""
 
     model_name: str
@@ -93,18 +92,18 @@ class ReplicaView:
     created_at: datetime
 
 
-_VIEWED = tuple(getattr(Replica, field.name) for field in fields(ReplicaView))
+_REPLICAS = Replica.__table__.c
+_LIST_REPLICAS = (
+    sa.select(_REPLICAS.node_id, *(_REPLICAS[name] for name in ReplicaView.__struct_fields__))
+    .where(listed(_REPLICAS.node_id))
+    .order_by(_REPLICAS.model_name)
+)
 
 
 def list_replicas(session: Session, node_ids: Sequence[int]) -> dict[int, list[ReplicaView]]:
     """The replicas of these nodes, by node, by name."""
     found: dict[int, list[ReplicaView]] = {}
-    rows = session.execute(
-        sa.select(Replica.node_id, *_VIEWED)
-        .where(among(session, Replica.node_id, node_ids))
-        .order_by(Replica.model_name)
-    )
-    for node_id, *values in rows:
+    for node_id, *values in session.execute(_LIST_REPLICAS, {"ids": node_ids}):
         found.setdefault(node_id, []).append(ReplicaView(*values))
     return found
 
