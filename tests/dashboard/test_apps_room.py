@@ -7,11 +7,15 @@ manifest alone: `weft-1` (signed v1+v2+v3) and `weft-2` (v2) with one key, `weft
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -20,9 +24,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from werkzeug.test import TestResponse
 
 from app.config import Settings
-from app.core.apk_file import read_apk
-from app.core.domain.errors import InvalidInput
+from app.core.apk_file import ApkFacts, read_apk
+from app.core.clock import utc_now
+from app.core.domain.errors import Conflict, InvalidInput
 from app.core.models import ApkVersion, AuditEntry
+from app.core.services import apk_store
+from app.core.storage import StoredFile
 from tests.dashboard.conftest import HOSTILE, Browser, Rows
 from tests.dashboard.test_every_page import inline_code
 from tests.dashboard.test_rooms import visible
@@ -233,6 +240,93 @@ def test_publishing_the_same_file_again_changes_nothing(
     with sessions() as session:
         assert len(session.scalars(sa.select(ApkVersion)).all()) == 1
     assert manager.open("/apks/org.example.weft/1.apk").data == apk("weft-1")
+
+
+def test_the_same_file_is_kept_once(manager: Browser, settings: Settings) -> None:
+    send(manager, apk("weft-1"))
+    send(manager, apk("weft-1"))
+
+    assert len(stored_files(settings)) == 1
+
+
+@pytest.mark.parametrize(("first_code", "second_code"), [(1, 1), (1, 2)])
+def test_of_two_first_uploads_at_once_one_wins(
+    sessions: sessionmaker[Session], admin: Person, monkeypatch: pytest.MonkeyPatch,
+    first_code: int, second_code: int,
+) -> None:  # fmt: skip
+    """Both have looked at what is there before either writes, unless one has to wait."""
+    both_looked = threading.Barrier(2)
+    look = apk_store._check_signer
+
+    def look_and_wait(session: Session, facts: ApkFacts) -> None:
+        look(session, facts)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both_looked.wait(0.5)
+
+    monkeypatch.setattr(apk_store, "_check_signer", look_and_wait)
+
+    def publish(code: int, signer: str) -> str:
+        facts = ApkFacts("org.example.race", code, "1.0", "26", signer * 64)
+        stored = StoredFile(f"apks/{signer * 32}.apk", 10, signer * 64)
+        try:
+            with sessions.begin() as session:
+                apk_store.publish(
+                    session, stored, facts, url="http://hub/x.apk", actor_id=admin.id,
+                    now=utc_now(),
+                )  # fmt: skip
+        except Conflict as error:
+            return error.message
+        return "published"
+
+    with ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(publish, (first_code, second_code), "ab"))
+
+    assert said.count("published") == 1
+    [refusal] = set(said) - {"published"}
+    assert "another certificate" in refusal
+    with sessions() as session:
+        assert len(session.scalars(sa.select(ApkVersion)).all()) == 1
+
+
+def test_a_version_elsewhere_is_shown_as_not_checked(manager: Browser, admin: Person) -> None:
+    send(manager, apk("weft-1"))
+    elsewhere = {
+        "package_name": "org.example.weft", "version_name": "9.0", "version_code": 9,
+        "download_url": "https://example.org/9.apk",
+    }  # fmt: skip
+    answer = manager.client.post("/api/apk/upsert", json=elsewhere, headers=admin.headers())
+    assert answer.status_code == 200, answer.text
+
+    assert "not checked: the file is elsewhere" in manager.open("/apps").text
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, 200), ({"is_active": False}, 200), ({"version_name": "one"}, 200),
+        ({"download_url": "https://example.org/other.apk"}, 409), ({"sha256": "0" * 64}, 409),
+        ({"file_size_bytes": 1}, 409),
+    ],
+)  # fmt: skip
+def test_an_uploaded_file_is_not_exchanged_from_outside(
+    manager: Browser, admin: Person, sessions: sessionmaker[Session], changes: dict[str, Any],
+    status: int,
+) -> None:  # fmt: skip
+    send(manager, apk("weft-1"))
+    with sessions() as session:
+        url = session.scalars(sa.select(ApkVersion.download_url)).one()
+    same = {
+        "package_name": "org.example.weft", "version_name": "1.0", "version_code": 1,
+        "download_url": url,
+    }  # fmt: skip
+
+    answer = manager.client.post(
+        "/api/apk/upsert", json={**same, **changes}, headers=admin.headers()
+    )
+
+    assert answer.status_code == status
+    if changes.get("is_active", True):
+        assert manager.open("/apks/org.example.weft/1.apk").data == apk("weft-1")
 
 
 def test_a_refused_file_leaves_nothing_behind(manager: Browser, settings: Settings) -> None:

@@ -57,16 +57,19 @@ def upload_apk() -> ResponseReturnValue:
     try:
         facts = apk_store.inspect_stored(files, stored.name)
         with unit_of_work() as session:
-            apk_store.publish(
+            row = apk_store.publish(
                 session, stored, facts, actor_id=identity.account_id, now=utc_now(),
                 url=_address(facts.package_name, facts.version_code),
             )  # fmt: skip
+            is_kept = row.stored_file == stored.name
     except DomainError as error:
         files.delete(stored.name)
         return _apps_page(errors={"apk": error.message}, status=form_status(error))
     except BaseException:
         files.delete(stored.name)
         raise
+    if not is_kept:
+        files.delete(stored.name)  # the same file was here already
     return see_other("show_apps", done=f"{facts.package_name}/{facts.version_code}")
 
 

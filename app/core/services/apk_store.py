@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.apk_file import ApkFacts, read_apk
+from app.core.database import take_turns
 from app.core.domain.errors import Conflict, NotFound
 from app.core.models import ApkVersion
 from app.core.services import accounts, apks
@@ -73,16 +74,22 @@ def publish(
     """Make a stored file a version of its app.
 
     Raises Conflict when another certificate signed the earlier versions, or when the version
-    code is taken by another file.
+    code is taken by another file. Of two uploads at the same moment the second sees the first.
+    The row may keep an earlier upload of the same file instead of `stored`.
     """
+    take_turns(session, f"apk {facts.package_name}")
     _check_signer(session, facts)
     row = _find(session, facts.package_name, facts.version_code)
-    if row is not None and row.stored_file is not None and row.sha256 != stored.sha256:
-        raise Conflict(
-            f"Version code {facts.version_code} of {facts.package_name} is published already,"
-            " as another file. Raise the version code.",
-            field="apk",
-        )
+    kept = None
+    if row is not None and row.stored_file is not None:
+        if row.sha256 != stored.sha256:
+            raise Conflict(
+                f"Version code {facts.version_code} of {facts.package_name} is published"
+                " already, as another file. Raise the version code.",
+                field="apk",
+            )
+        # The address may be spelt otherwise now; the file is the same.
+        kept, row.stored_file = row.stored_file, None
     apks.upsert_apk(
         session,
         apks.NewApk(
@@ -96,7 +103,7 @@ def publish(
     row = _find(session, facts.package_name, facts.version_code)
     if row is None:
         raise NotFound("The version is gone again.")
-    row.stored_file, row.signer_sha256 = stored.name, facts.signer_sha256
+    row.stored_file, row.signer_sha256 = kept or stored.name, facts.signer_sha256
     accounts.note(
         session, actor_id=actor_id, action="apk.publish",
         subject=f"{facts.package_name} {facts.version_code}"[:100], detail=stored.sha256, now=now,

@@ -8,6 +8,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app.core.database import take_turns
+from app.core.domain.errors import Conflict
 from app.core.models import ApkVersion
 
 DEFAULT_CHANNEL = "stable"
@@ -49,7 +51,12 @@ class Apk:
 
 
 def upsert_apk(session: Session, new: NewApk, *, now: datetime) -> Apk:
-    """Create or change a version by package and version code."""
+    """Create or change a version by package and version code.
+
+    The file stays where `download_url` says: it is neither fetched nor checked. Raises
+    Conflict when this version's file is kept here and `new` names another one.
+    """
+    take_turns(session, f"apk {new.package_name}")
     row = _find(session, new.package_name, new.version_code)
     if row is None:
         row = ApkVersion(
@@ -57,12 +64,25 @@ def upsert_apk(session: Session, new: NewApk, *, now: datetime) -> Apk:
             channel=DEFAULT_CHANNEL, is_active=True, created_at=now,
         )  # fmt: skip
         session.add(row)
+    elif row.stored_file is not None:
+        _check_same_file(row, new)
     for name, value in asdict(new).items():
         if value is not None:
             setattr(row, name, value)
     row.updated_at = now
     session.flush()
     return _apk(row)
+
+
+def _check_same_file(row: ApkVersion, new: NewApk) -> None:
+    for name in ("download_url", "sha256", "file_size_bytes"):
+        value = getattr(new, name)
+        if value is not None and value != getattr(row, name):
+            raise Conflict(
+                f"The file of version code {row.version_code} was uploaded to this hub and"
+                f" verified; its {name} can't be changed. Publish another version code.",
+                field=name,
+            )
 
 
 def find_apk(session: Session, package_name: str, version_code: int) -> Apk | None:

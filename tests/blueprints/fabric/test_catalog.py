@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy.orm import Session, sessionmaker
 
+from app.core.clock import utc_now
+from app.core.services import apks
+from app.core.services.apks import NewApk
 from tests.blueprints.fabric.conftest import Get, assert_golden, data_of
 from tests.fixtures.accounts import Person
 
@@ -126,6 +131,18 @@ class TestApks:
     def test_a_new_one_is_active_and_stable(self, client: FlaskClient, admin: Person) -> None:
         stored = self.upsert(client, admin, channel=None, is_active=None)
         assert (stored["channel"], stored["is_active"]) == ("stable", True)
+
+    def test_two_at_once_are_one_version(self, sessions: sessionmaker[Session]) -> None:
+        def upsert(name: str) -> str:
+            new = NewApk("org.example.race", name, 1, "https://example.org/1.apk")
+            with sessions.begin() as session:
+                return apks.upsert_apk(session, new, now=utc_now()).version_name
+
+        for _ in range(5):
+            with ThreadPoolExecutor(4) as pool:
+                assert list(pool.map(upsert, "abcd")) == list("abcd")
+        with sessions() as session:
+            assert len(apks.list_apks(session, package_name="org.example.race")) == 1
 
     def test_an_unknown_version_is_null(self, get: Get) -> None:
         assert get("/api/apk/get", package_name="none", version_code=1) is None
