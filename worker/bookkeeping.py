@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar, cast
 from uuid import uuid4
 
 import gevent
+from gevent.event import Event
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError
@@ -38,6 +39,8 @@ class Activity:
     job: Job
     queue: Queue
     execution: Execution
+    # Set when Redis knows that the job is under way: its end may be written only then.
+    begun: Event = field(default_factory=Event)
     greenlet: gevent.Greenlet | None = None
     result: Any = None
     is_interruptible: bool = False
@@ -62,6 +65,17 @@ def insist(action: Callable[[], Answer], *, give_up: Callable[[], bool]) -> Answ
             log.warning("Redis is away (%s), trying again in %.1f s", error, pause)
             gevent.sleep(pause)
             pause = min(2.0, pause * 2)
+
+
+def interrupt(activity: Activity, error: BaseException) -> None:
+    """Raise an error inside a job. One that has not begun gets it when it does.
+
+    A job that is over is left alone: its record is being written.
+    """
+    if not activity.is_interruptible:
+        activity.interruption = error
+    elif activity.greenlet is not None:
+        activity.greenlet.kill(error, block=False)
 
 
 def begin(worker_name: str, jobs: Iterable[Job], queue: Queue) -> list[Activity]:

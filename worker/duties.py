@@ -67,10 +67,11 @@ class Duties:
     def ring_waiting(self) -> None:
         """Ring for queued runs that have a place now, and for those whose bell was lost."""
         now = utc_now()
+        self._context.ledger.keep_candidates()
         with self._context.sessions() as session:
             ready = reaper.find_ready(
                 session,
-                self._context.ledger.candidates(session),
+                self._context.ledger.candidates,
                 rung_before=now - timedelta(seconds=RING_AGAIN_SECONDS),
                 grace_until=now - timedelta(seconds=NO_NODE_GRACE_SECONDS),
             )
@@ -127,6 +128,7 @@ class Duties:
                 str(message.get("run_id")), str(message.get("channel"))
             )
         elif kind == "node_gone" and isinstance(message.get("node_id"), int):
+            self._context.ledger.forget_candidates()
             self._executor.node_gone(message["node_id"], began_too=False)
             gevent.spawn_later(
                 DRAIN_SECONDS, self._executor.node_gone, message["node_id"], began_too=True

@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 Outcome = TypeVar("Outcome")
 MAX_BATCH = 128
-CANDIDATE_SECONDS = 0.3
+# A claim takes what was looked up lately; while runs come, a duty looks again more often.
+CANDIDATE_SECONDS = 1.0
+BUSY_SECONDS = 5.0
 _RETRY_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -58,6 +60,7 @@ class Ledger:
         self._wake = Event()
         self._candidates: list[Candidate] = []
         self._candidates_until = 0.0
+        self._claimed_at = float("-inf")
         self._greenlet = gevent.spawn(self._run)
 
     def do(self, action: Callable[[Session], Outcome]) -> Outcome:
@@ -73,13 +76,22 @@ class Ledger:
         return cast("Ended | None", self._put(_Entry(end=(claim, result))))
 
     def candidates(self, session: Session) -> list[Candidate]:
-        """Replicas that can take runs, looked up a few times a second at most."""
+        """Replicas that can take runs, as they were a moment ago."""
         if time.monotonic() > self._candidates_until:
-            self._candidates = placement.list_candidates(
-                session, now=utc_now(), offline_after_seconds=self._offline_after_seconds
-            )
-            self._candidates_until = time.monotonic() + CANDIDATE_SECONDS
+            self._look(session)
         return self._candidates
+
+    def keep_candidates(self) -> None:
+        """Look again while runs come, so that no claim has to; call it twice a second."""
+        if time.monotonic() < self._claimed_at + BUSY_SECONDS:
+            with self._sessions() as session:
+                self._look(session)
+
+    def _look(self, session: Session) -> None:
+        self._candidates = placement.list_candidates(
+            session, now=utc_now(), offline_after_seconds=self._offline_after_seconds
+        )
+        self._candidates_until = time.monotonic() + CANDIDATE_SECONDS
 
     def forget_candidates(self) -> None:
         """Look again at the next claim: a replica failed or came back."""
@@ -170,6 +182,7 @@ class Ledger:
     def _claim_all(self, session: Session, run_ids: list[int]) -> dict[int, Claim | NotClaimed]:
         if not run_ids:
             return {}
+        self._claimed_at = time.monotonic()
         found = claims.claim_runs(
             session, run_ids, candidates=self.candidates(session), worker=self._worker,
             lease_seconds=self._lease_seconds, now=utc_now(),

@@ -36,7 +36,7 @@ from rq.worker.base import WorkerStatus
 
 from app.core.stream.wire import Listener, quick_client
 from worker import bookkeeping, dequeue
-from worker.bookkeeping import Activity, insist
+from worker.bookkeeping import Activity, insist, interrupt
 from worker.penalty import GreenletDeathPenalty, JobStopped, WorkerStopping
 
 Hook = Callable[[], None]
@@ -56,7 +56,7 @@ class StreamWorker(BaseWorker):
 
     `task_names` are the only functions it calls (None: any). `on_start` hooks run once
     before the first job, `on_tick` hooks about every second in their own greenlet.
-    Needs `gevent.monkey.patch_all()` before anything else is imported.
+    Needs gevent's monkey-patching before anything else is imported.
     """
 
     death_penalty_class = GreenletDeathPenalty
@@ -146,7 +146,7 @@ class StreamWorker(BaseWorker):
         if left:
             log.warning("Worker %s ends %d jobs before they are done", self.name, len(left))
         for activity in left:
-            _interrupt(activity, WorkerStopping())
+            interrupt(activity, WorkerStopping())
         gevent.joinall([a.greenlet for a in left if a.greenlet], timeout=CLEANUP_SECONDS)
         return not left
 
@@ -190,16 +190,24 @@ class StreamWorker(BaseWorker):
 
     def _begin(self, jobs: list[Job], queue: Queue, pool: gevent.pool.Pool) -> None:
         activities = bookkeeping.begin(self.name, jobs, queue)
-        insist(
-            lambda: bookkeeping.record_begin(
-                self.connection, activities, self.get_heartbeat_ttl
-            ),
-            give_up=self._must_end,
-        )
         for activity in activities:
             self._activities[activity.execution.id] = activity
             self.executions[activity.execution.id] = activity.execution
             activity.greenlet = pool.spawn(self._run, activity)
+        # Behind the jobs in line: nobody waits for what is written about them.
+        gevent.spawn(self._record_begin, activities)
+
+    def _record_begin(self, activities: list[Activity]) -> None:
+        try:
+            insist(
+                lambda: bookkeeping.record_begin(
+                    self.connection, activities, self.get_heartbeat_ttl
+                ),
+                give_up=self._must_end,
+            )
+        finally:
+            for activity in activities:
+                activity.begun.set()
 
     def _run(self, activity: Activity) -> None:
         """One job, from its first line to its record."""
@@ -227,6 +235,7 @@ class StreamWorker(BaseWorker):
             self._succeed(activity)
 
     def _succeed(self, activity: Activity) -> None:
+        activity.begun.wait()
         if bookkeeping.needs_stock_path(activity):
             self._finish_as_rq_does(activity)
         else:
@@ -242,6 +251,7 @@ class StreamWorker(BaseWorker):
     def _record(self, activity: Activity, action: Callable[[], None]) -> None:
         """Write how a job ended through RQ, a few at a time, however long Redis is away."""
         try:
+            activity.begun.wait()
             with self._failing:
                 insist(action, give_up=self._must_end)
         finally:
@@ -376,7 +386,7 @@ class StreamWorker(BaseWorker):
         """Stop one execution."""
         activity = self._activities.get(execution_id)
         if activity is not None:
-            _interrupt(activity, JobStopped())
+            interrupt(activity, JobStopped())
 
     # -- What RQ would do and gevent does otherwise ---------------------------------------
 
@@ -387,14 +397,3 @@ class StreamWorker(BaseWorker):
     def get_current_executions(self, refresh: bool = False) -> list[Execution]:
         """Those of this process; read from Redis only for a worker looked up by its key."""
         return list(self.executions.values()) or super().get_current_executions(refresh)
-
-
-def _interrupt(activity: Activity, error: BaseException) -> None:
-    """Raise an error inside a job. One that has not begun gets it when it does.
-
-    A job that is over is left alone: its record is being written.
-    """
-    if not activity.is_interruptible:
-        activity.interruption = error
-    elif activity.greenlet is not None:
-        activity.greenlet.kill(error, block=False)

@@ -222,7 +222,7 @@ def test_as_many_waiting_runs_are_rung_as_there_are_places(
     ids = [make_run(session, owner) for _ in range(5)]
     found = placement.list_candidates(session, now=NOON, offline_after_seconds=90)
     later = NOON + timedelta(seconds=5)
-    ready = reaper.find_ready(session, found, rung_before=later, grace_until=NOON)
+    ready = reaper.find_ready(session, lambda _: found, rung_before=later, grace_until=NOON)
     assert [one.run_id for one in ready] == ids[:2]
 
 

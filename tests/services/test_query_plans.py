@@ -17,7 +17,9 @@ HOT: dict[str, Any] = {
     "count_outstanding": lambda s: placement.count_outstanding(s),
     "count_queued": lambda s: runs.count_queued(s),
     "count_live": lambda s: runs.count_live(s, account_id=1),
-    "find_ready": lambda s: reaper.find_ready(s, [], rung_before=NOON, grace_until=NOON),
+    "find_ready": lambda s: reaper.find_ready(
+        s, lambda _: [], rung_before=NOON, grace_until=NOON
+    ),
     "find_orphans": lambda s: reaper.find_orphans(s, now=NOON),
     "end_overdue": lambda s: reaper.end_overdue(s, now=NOON),
     "renew_leases": lambda s: claims.renew_leases(s, "w", lease_seconds=1, now=NOON),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -44,7 +45,10 @@ class Choice:
 
 def online_condition(now: datetime, offline_after_seconds: float) -> sa.ColumnElement[bool]:
     """Nodes that beat lately and have not said goodbye since."""
-    since = now - timedelta(seconds=offline_after_seconds)
+    return _is_online(now - timedelta(seconds=offline_after_seconds))
+
+
+def _is_online(since: Any) -> sa.ColumnElement[bool]:
     return sa.and_(
         Node.removed_at.is_(None),
         Node.last_beat_at > since,
@@ -54,8 +58,12 @@ def online_condition(now: datetime, offline_after_seconds: float) -> sa.ColumnEl
 
 def serving_condition(now: datetime, offline_after_seconds: float) -> sa.ColumnElement[bool]:
     """Nodes that may be given new runs: online, not `invalid`, not draining."""
+    return _may_serve(now - timedelta(seconds=offline_after_seconds))
+
+
+def _may_serve(since: Any) -> sa.ColumnElement[bool]:
     return sa.and_(
-        online_condition(now, offline_after_seconds),
+        _is_online(since),
         Node.valid_status.in_((ValidStatus.VALID, ValidStatus.WARNING)),
         Node.wanted_status.in_(("active", "online")),
     )
@@ -66,25 +74,30 @@ def is_reachable() -> sa.ColumnElement[bool]:
     return sa.or_(Replica.endpoint_url.is_not(None), Node.relay.is_not(None))
 
 
+# Built once: building a statement costs more than running it.
+_CANDIDATES = (
+    sa.select(
+        Replica.id.label("replica_id"), Replica.node_id, Replica.model_name, Replica.served_name,
+        Replica.engine, Replica.endpoint_url, Node.relay, Replica.sealed_api_key,
+        Replica.concurrency, Node.client_id, Replica.failures,
+        (Node.valid_status == ValidStatus.WARNING).label("is_doubted"),
+    )
+    .join(Node, Node.id == Replica.node_id)
+    .where(
+        Replica.state == "ready",
+        sa.or_(Replica.backoff_until.is_(None), Replica.backoff_until < sa.bindparam("now")),
+        is_reachable(),
+        _may_serve(sa.bindparam("since")),
+    )
+)  # fmt: skip
+
+
 def list_candidates(
     session: Session, *, now: datetime, offline_after_seconds: float
 ) -> list[Candidate]:
     """Every replica that can take runs now, of all models."""
-    rows = session.execute(
-        sa.select(
-            Replica.id.label("replica_id"), Replica.node_id, Replica.model_name, Replica.served_name,
-            Replica.engine, Replica.endpoint_url, Node.relay, Replica.sealed_api_key,
-            Replica.concurrency, Node.client_id, Replica.failures,
-            (Node.valid_status == ValidStatus.WARNING).label("is_doubted"),
-        )
-        .join(Node, Node.id == Replica.node_id)
-        .where(
-            Replica.state == "ready",
-            sa.or_(Replica.backoff_until.is_(None), Replica.backoff_until < now),
-            is_reachable(),
-            serving_condition(now, offline_after_seconds),
-        )
-    )  # fmt: skip
+    since = now - timedelta(seconds=offline_after_seconds)
+    rows = session.execute(_CANDIDATES, {"now": now, "since": since})
     return [Candidate(**row._mapping) for row in rows]
 
 

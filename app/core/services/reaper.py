@@ -5,7 +5,7 @@ Every worker may do this at any time; the conditional updates let one of them wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -42,13 +42,14 @@ class Orphan:
 
 def find_ready(
     session: Session,
-    candidates: Sequence[Candidate],
+    candidates: Callable[[Session], Sequence[Candidate]],
     *,
     rung_before: datetime,
     grace_until: datetime,
 ) -> list[Ring]:
     """Queued runs that could be claimed now, oldest first: as many per model as have places.
 
+    `candidates` is asked for those replicas only when runs wait.
     Runs of models that nobody serves are rung once they were created before `grace_until`,
     so that they end.
     """
@@ -60,7 +61,7 @@ def find_ready(
     ).all()
     if not queued:
         return []
-    free = _free_places(session, candidates)
+    free = _free_places(session, candidates(session))
     ready = []
     for run_id, model_name, attempt, created_at in queued:
         if model_name not in free:
@@ -151,7 +152,8 @@ def take_from_dead(
     if can_retry and run.cancel_requested_at is None:
         moved = session.execute(
             sa.update(Run).where(still)
-            .values(state=RunState.QUEUED, worker=None, lease_until=None, rung_at=now, error=WORKER_LOST)
+            .values(state=RunState.QUEUED, worker=None, lease_until=None, rung_at=now,
+                    error=WORKER_LOST, error_code=None)
             .execution_options(synchronize_session=False)
         )  # fmt: skip
         return Ring(run.id, orphan.attempt) if moved.rowcount == 1 else None  # type: ignore[attr-defined]
