@@ -78,7 +78,7 @@ def serve(
 ) -> None:
     """Let the node report these models as ready."""
     reports = [
-        ReplicaReport(name, name, "tgi", ReplicaState.READY, endpoint_url=url)
+        ReplicaReport(name, name, "vllm", ReplicaState.READY, endpoint_url=url)
         for name in model_names
     ]
     with sessions.begin() as session:

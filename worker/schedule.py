@@ -39,6 +39,7 @@ class Duty:
 DUTIES: tuple[Duty, ...] = (
     Duty("due jobs", 1, "worker.schedule.enqueue_due_jobs"),
     Duty("research", 1, "worker.tasks.reap_research"),
+    Duty("proofs", 1, "worker.proving.prove_replicas"),
     Duty("model choice", 30, "worker.tasks.choose_models"),
     Duty("points", 600, "worker.housekeeping.settle_points"),
     Duty("old heartbeats", 3600, "worker.housekeeping.expire_beats"),

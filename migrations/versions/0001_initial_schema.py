@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises:
-Create Date: 2026-11-22 04:43:40.122058
+Create Date: 2026-11-22 05:01:40.666391
 
 """
 
@@ -547,6 +547,8 @@ def upgrade():
         sa.Column("error", sa.String(length=500), nullable=True),
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("backoff_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("probe_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("proven_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
@@ -561,6 +563,7 @@ def upgrade():
         batch_op.create_index(
             "ix_replicas_model_name_state", ["model_name", "state"], unique=False
         )
+        batch_op.create_index("ix_replicas_probe_at", ["probe_at"], unique=False)
 
     op.create_table(
         "research_steps",
@@ -613,6 +616,7 @@ def downgrade():
     op.drop_table("usage_records")
     op.drop_table("research_steps")
     with op.batch_alter_table("replicas", schema=None) as batch_op:
+        batch_op.drop_index("ix_replicas_probe_at")
         batch_op.drop_index("ix_replicas_model_name_state")
 
     op.drop_table("replicas")

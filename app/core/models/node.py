@@ -79,6 +79,7 @@ class Replica(Base):
     __table_args__ = (
         sa.UniqueConstraint("node_id", "model_name"),
         sa.Index("ix_replicas_model_name_state", "model_name", "state"),
+        sa.Index("ix_replicas_probe_at", "probe_at"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -95,6 +96,9 @@ class Replica(Base):
     error: Mapped[str | None] = mapped_column(sa.String(500))
     failures: Mapped[int] = mapped_column(default=0)
     backoff_until: Mapped[datetime | None]
+    # When a worker has an answer generated, before the replica counts as ready; null: no need.
+    probe_at: Mapped[datetime | None]
+    proven_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 

@@ -15,6 +15,7 @@ from app.core.domain.nodes import ReplicaReport, ReplicaState, ReplicaVerdict, c
 from app.core.models import KnownModel, Node, Replica
 from app.core.outbound import OutboundPolicy
 from app.core.sealing import Sealer
+from app.core.services import proofs
 from app.core.services.id_lists import listed
 
 
@@ -125,15 +126,23 @@ def _replicas_of(node_id: int) -> sa.Select[Replica]:
 
 def _fill(row: Replica, report: ReplicaReport, sealer: Sealer, now: datetime) -> None:
     has_changed = (row.state, row.endpoint_url) != (report.state, report.endpoint_url)
-    if report.state == ReplicaState.READY and has_changed:
-        row.failures, row.backoff_until = 0, None
+    is_same = (row.engine, row.endpoint_url, row.served_name) == (
+        report.engine, report.endpoint_url, report.served_name
+    )  # fmt: skip
+    if not is_same or report.state != ReplicaState.READY:
+        row.probe_at = row.proven_at = None
     row.served_name = report.served_name
     row.engine = report.engine
-    row.state = report.state
     row.endpoint_url = report.endpoint_url
     row.sealed_api_key = sealer.seal(report.api_key) if report.api_key else None
     row.concurrency = report.concurrency
     row.context_tokens = report.context_tokens
     row.engine_version = clean_text(report.engine_version or "", 64) or None
-    row.error = clean_text(report.error or "", 500) or None
     row.updated_at = now
+    if proofs.is_wanted(row, report):
+        proofs.ask_for(row, now=now)
+        return
+    if report.state == ReplicaState.READY and has_changed:
+        row.failures, row.backoff_until = 0, None
+    row.state = report.state
+    row.error = clean_text(report.error or "", 500) or None

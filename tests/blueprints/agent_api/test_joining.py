@@ -29,7 +29,7 @@ INVENTORY = {
 }  # fmt: skip
 MACHINE = {"name": "garage", "os_type": "linux", "agent_version": "1", "inventory": INVENTORY}
 REPLICA = {
-    "model_name": "llama", "served_name": "meta/llama", "engine": "tgi", "state": "ready",
+    "model_name": "llama", "served_name": "meta/llama", "engine": "vllm", "state": "ready",
     "endpoint_url": "http://127.0.0.1:9999", "concurrency": 8, "api_key": "engine-secret",
 }  # fmt: skip
 
