@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gevent
@@ -11,11 +11,11 @@ from gevent import Greenlet
 from sqlalchemy.orm import Session
 
 from app.core.clock import utc_now
-from app.core.domain.errors import DomainError, EngineError, InvalidInput
+from app.core.domain.errors import DomainError, EngineError, EngineOverloaded, InvalidInput
 from app.core.domain.runs import Chunk, FinishReason, RunState, Usage
 from app.core.engines.registry import engine_client
 from app.core.services import claims
-from app.core.services.claims import Claim, NotClaimed, Result
+from app.core.services.claims import Claim, Ended, NotClaimed, Result
 from app.core.stream import REASONING, TEXT, TOOLS
 from worker.context import WorkerContext
 
@@ -132,6 +132,7 @@ class Executor:
     def execute(self, run_id: int) -> None:
         """Serve a run to its end, on as many nodes as it takes. Safe to call twice."""
         claim = self._context.ledger.claim(run_id)
+        outcome: Exception | str | None = None
         while isinstance(claim, Claim):
             attempt = Attempt(self._context, claim)
             self._active[claim.uid] = attempt
@@ -148,7 +149,7 @@ class Executor:
                 self._finish(attempt, outcome)
                 return
             claim = self._hand_on(attempt, outcome)
-        self._not_claimed(claim)
+        self._not_claimed(claim, outcome)
 
     def cancel(self, uid: str, why: str = "cancelled") -> None:
         """Interrupt a run if it is served here."""
@@ -190,13 +191,14 @@ class Executor:
     def _hand_on(self, attempt: Attempt, outcome: Exception | str | None) -> Claim | NotClaimed:
         claim, now = attempt.claim, utc_now()
         message = str(outcome) if isinstance(outcome, Exception) else "The node went away."
+        code = outcome.code if isinstance(outcome, EngineError) else None
         log.info("run %s leaves node %s: %s", claim.uid, claim.candidate.node_id, message)
         self._context.ledger.forget_candidates()
         replica_id = claim.candidate.replica_id
 
         def write(session: Session) -> bool:
             claims.note_failure(session, replica_id, now=now)
-            return claims.hand_on(session, claim, error=message, now=now)
+            return claims.hand_on(session, claim, error=message, error_code=code, now=now)
 
         if not self._context.ledger.do(write):
             return NotClaimed(claim.run_id, "gone")
@@ -217,17 +219,21 @@ class Executor:
         if ended is None:
             self._context.writer.discard(claim.uid)
             return
-        self._context.writer.end(claim.uid, ended.as_event(), reply_to=claim.reply_to)
+        self._tell(ended, outcome)
         if is_fault:
             self._context.ledger.forget_candidates()
 
-    def _not_claimed(self, left: NotClaimed) -> None:
+    def _not_claimed(self, left: NotClaimed, outcome: Exception | str | None) -> None:
         if left.reason == "full":
             self.has_waiting.set()
         if left.ended is not None:
-            self._context.writer.end(
-                left.ended.uid, left.ended.as_event(), reply_to=left.ended.reply_to
-            )
+            self._tell(left.ended, outcome)
+
+    def _tell(self, ended: Ended, outcome: Exception | str | None) -> None:
+        """Write a run's end for its readers, with what its last engine said of coming again."""
+        if isinstance(outcome, EngineOverloaded):
+            ended = replace(ended, retry_after_seconds=outcome.retry_after_seconds)
+        self._context.writer.end(ended.uid, ended.as_event(), reply_to=ended.reply_to)
 
 
 def _result(progress: Progress, outcome: Exception | str | None) -> Result:

@@ -28,6 +28,7 @@ STATUS_OF_CODE = {
     "unavailable": 503,
     "context_length_exceeded": 400,
     "engine_error": 502,
+    "engine_overloaded": 503,
     "engine_rejected": 400,
     "error": 400,
 }

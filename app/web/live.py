@@ -20,6 +20,7 @@ from app.core.domain.accounts import Identity
 from app.core.domain.errors import (
     DomainError,
     EngineError,
+    EngineOverloaded,
     EngineRejected,
     NoCapacity,
     PromptTooLong,
@@ -347,6 +348,8 @@ def error_of_end(value: dict[str, Any]) -> DomainError:
         return PromptTooLong(message)
     if code == "engine_rejected":
         return EngineRejected(message)
+    if code == "engine_overloaded":
+        return EngineOverloaded(message, retry_after_seconds=value.get("retry_after") or 15)
     if code == "deadline_exceeded":
         return Unavailable(message, retry_after_seconds=15)
     if value.get("state") == RunState.CANCELLED:

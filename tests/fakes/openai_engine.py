@@ -31,6 +31,7 @@ class OpenAIEngine:
     error_after: int = 0  # tokens before an error inside the stream
     status: int | None = None  # answer generations with this HTTP status
     error_body: bytes = b""
+    error_headers: dict[str, str] = field(default_factory=dict)
     api_key: str | None = None
     reasoning: tuple[str, ...] = ()
     reasoning_key: str = "reasoning_content"
@@ -102,7 +103,7 @@ class OpenAIEngine:
         if not is_chat and path != "/v1/completions":
             exchange.respond(404)
         elif self.status is not None:
-            exchange.respond(self.status, self.error_body)
+            exchange.respond(self.status, self.error_body, headers=self.error_headers)
         elif is_chat and not self.has_chat_template:
             exchange.respond_json(400, self._error_body(400, "no chat template"))
         else:

@@ -23,7 +23,10 @@ DOORS: dict[str, tuple[str, dict[str, Any]]] = {
 def ask(hub: RunningHub, caller: Caller, door: str, model: str) -> httpx.Response:
     name, body = DOORS[door]
     return httpx.post(
-        hub.url + door.split()[0], json={**body, name: model}, headers=caller.headers, timeout=20
+        hub.url + door.split()[0],
+        json={**body, name: model},
+        headers=caller.headers,
+        timeout=20,
     )
 
 

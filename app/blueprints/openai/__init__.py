@@ -26,6 +26,7 @@ _CODE_OF_DOMAIN = {
     "context_length_exceeded": "context_length_exceeded",
     "rate_limited": "rate_limit_exceeded",
     "no_capacity": "no_capacity",
+    "engine_overloaded": "engine_overloaded",
 }
 
 

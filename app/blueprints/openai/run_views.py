@@ -11,6 +11,7 @@ from flask import Response, current_app, request
 from app.blueprints.openai import schemas
 from app.blueprints.openai.api import api
 from app.core.domain.errors import NotFound
+from app.core.domain.runs import RunState
 from app.core.ids import uid_from_object_id
 from app.core.services import runs, usage
 from app.web import live
@@ -64,7 +65,11 @@ def _frames(reader: live.LiveRun) -> Iterator[bytes]:
 
 
 def _run_object(run: Run) -> schemas.RunObject:
-    failed = {"code": run.error_code, "message": run.error} if run.error_code else None
+    # A run under way may still remember why it left its last node.
+    is_over = RunState(run.state).is_final
+    failed = (
+        {"code": run.error_code, "message": run.error} if is_over and run.error_code else None
+    )
     return schemas.RunObject(
         id=f"run_{run.uid}",
         model=run.model_name,

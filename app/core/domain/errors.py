@@ -118,6 +118,16 @@ class EngineError(DomainError):
         self.retryable = retryable
 
 
+class EngineOverloaded(EngineError):
+    """The engine has no room now."""
+
+    code = "engine_overloaded"
+
+    def __init__(self, message: str, *, retry_after_seconds: int | None = None) -> None:
+        super().__init__(message, reason="engine_overloaded")
+        self.retry_after_seconds = retry_after_seconds
+
+
 class EngineRejected(EngineError):
     """The engine says that the request itself is wrong; no other node would take it."""
 

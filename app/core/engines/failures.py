@@ -9,10 +9,20 @@ import json
 import re
 from typing import Any
 
-from app.core.domain.errors import DomainError, EngineError, EngineRejected, PromptTooLong
+from app.core.domain.errors import (
+    DomainError,
+    EngineError,
+    EngineOverloaded,
+    EngineRejected,
+    PromptTooLong,
+)
 from app.core.engines.http import ConnectFailed, ConnectionLost, HttpFailure, TimedOut
 
 MAX_MESSAGE_CHARACTERS = 300
+
+# A node must not send callers away for long.
+MAX_RETRY_AFTER_SECONDS = 60
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 _TOO_LONG_TYPES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 _TOO_LONG = re.compile(
@@ -45,8 +55,8 @@ def from_wire(error: HttpFailure) -> EngineError:
     return broke(f"The engine's answer cannot be read: {error}")
 
 
-def from_status(status: int, body: bytes) -> DomainError:
-    """The error that an HTTP status and its body stand for.
+def from_status(status: int, body: bytes, *, retry_after: str = "") -> DomainError:
+    """The error that an HTTP status, its body and its Retry-After stand for.
 
     A missing model or path (404) is the node's matter, not the request's: another node may
     well have it.
@@ -54,13 +64,12 @@ def from_status(status: int, body: bytes) -> DomainError:
     message, kind = _message_of(body)
     said = message or f"status {status}"
     if status in (502, 503, 504) and kind in _RELAY_REASONS:
-        return EngineError(said, reason=kind)
+        is_full = kind == "engine_overloaded"
+        return EngineOverloaded(said) if is_full else EngineError(said, reason=kind)
     if status in (400, 413, 422):
         return _about_request(said, kind)
-    if status == 429:
-        return overloaded(said)
-    if status == 503:
-        return overloaded(said)
+    if status in (429, 503):
+        return overloaded(said, retry_after)
     if status in (401, 403):
         return EngineError(
             f"The engine refused the hub's credential ({status}).", reason="engine_refused"
@@ -97,9 +106,18 @@ def broke(message: str) -> EngineError:
     return EngineError(message, reason="engine_broke")
 
 
-def overloaded(message: str) -> EngineError:
-    """The engine has no room now."""
-    return EngineError(f"The engine is overloaded: {message}", reason="engine_overloaded")
+def overloaded(message: str, retry_after: str = "") -> EngineOverloaded:
+    """The engine has no room now. `retry_after` is its header, or nothing."""
+    return EngineOverloaded(
+        f"The engine is overloaded: {message}", retry_after_seconds=_seconds(retry_after)
+    )
+
+
+def _seconds(retry_after: str) -> int | None:
+    """Whole seconds of a Retry-After, a minute at most; None for a date and for nonsense."""
+    if not _SECONDS.fullmatch(retry_after):
+        return None
+    return min(max(1, int(retry_after)), MAX_RETRY_AFTER_SECONDS)
 
 
 def clean(text: str) -> str:

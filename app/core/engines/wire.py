@@ -104,7 +104,8 @@ class Wire:
             try:
                 if not 200 <= response.status < 300:
                     said = response.read(MAX_ERROR_BYTES)
-                    raise failures.from_status(response.status, said)
+                    later = response.headers.get("retry-after", "")
+                    raise failures.from_status(response.status, said, retry_after=later)
                 yield response
             finally:
                 response.close()

@@ -72,9 +72,11 @@ class Ended:
     error_code: str | None = None
     error: str | None = None
     usage: Usage = NO_USAGE
+    retry_after_seconds: int | None = None
 
     def as_event(self) -> dict[str, Any]:
-        """The value of the `end` event."""
+        """The value of the `end` event. `retry_after`, in seconds, only where it is known."""
+        later = self.retry_after_seconds
         return {
             "state": self.state.value,
             "finish_reason": self.finish_reason,
@@ -84,6 +86,7 @@ class Ended:
                 "input_tokens": self.usage.input_tokens,
                 "output_tokens": self.usage.output_tokens,
             },
+            **({} if later is None else {"retry_after": later}),
         }
 
 
@@ -209,7 +212,7 @@ def _leave(session: Session, run: Any, choice: placement.Choice, now: datetime) 
     waited = (now - run.created_at).total_seconds()
     if choice.is_full or (run.attempt == 0 and waited < NO_NODE_GRACE_SECONDS):
         return NotClaimed(run.id, "full")
-    error_code = "no_capacity" if run.attempt == 0 else "engine_error"
+    error_code = "no_capacity" if run.attempt == 0 else run.error_code or "engine_error"
     error = run.error or choice.why
     ended = _end_queued(session, run, error_code=error_code, error=error, now=now)
     return NotClaimed(run.id, "failed" if ended else "gone", ended)
@@ -242,8 +245,13 @@ def _is_mine(claim: Claim) -> sa.ColumnElement[bool]:
     )
 
 
-def hand_on(session: Session, claim: Claim, *, error: str, now: datetime) -> bool:
-    """Put a run that failed before its first chunk back, for another node; False if it is gone."""
+def hand_on(
+    session: Session, claim: Claim, *, error: str, error_code: str | None = None, now: datetime
+) -> bool:
+    """Put a run that failed before its first chunk back, for another node; False if it is gone.
+
+    The error is what the run ends with when there is no other node.
+    """
     moved = session.execute(
         sa.update(Run)
         .where(_is_mine(claim))
@@ -251,6 +259,7 @@ def hand_on(session: Session, claim: Claim, *, error: str, now: datetime) -> boo
             state=RunState.QUEUED,
             tried_replicas=[*claim.tried_replicas, claim.candidate.replica_id],
             error=error[:500],
+            error_code=error_code,
             worker=None,
             lease_until=None,
             rung_at=now,

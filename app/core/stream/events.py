@@ -35,7 +35,8 @@ class Event:
     """Pieces `first` to `last` of a run's answer; numbers start at 1 and have no holes.
 
     `kind` is text or reasoning (value: str), tools (value: list of OpenAI deltas), or end
-    (value: `{"state","finish_reason","error_code","error","usage"}`), which is the last.
+    (value: `{"state","finish_reason","error_code","error","usage"}`, and `retry_after` in
+    seconds where an engine said so), which is the last.
     Readers may also get `lost`, which is not stored: pieces `first` to `last` can't be had
     any more, so the answer must be taken from the database when the run is over.
     """
