@@ -90,6 +90,20 @@ class RunQueue:
             raise ring.error
         return ring.is_new
 
+    def ring_all(
+        self, run_ids: Iterable[str], *, timeout_seconds: int, queue: str = RUNS
+    ) -> None:
+        """Ring for the first attempt at each of these, in one round trip.
+
+        Raises redis.RedisError, after which the reaper will ring.
+        """
+        rings = [_Ring(ring_job_id(one, 1), one, queue, timeout_seconds) for one in run_ids]
+        if rings:
+            self._send(rings)
+        for ring in rings:
+            if ring.error is not None:
+                raise ring.error
+
     def enqueue(
         self,
         name: str,
@@ -150,6 +164,9 @@ class RunQueue:
         with self._lock:
             count = min(len(self._rings), MOST_RINGS_AT_ONCE)
             batch = [self._rings.popleft() for _ in range(count)]
+        self._send(batch)
+
+    def _send(self, batch: list[_Ring]) -> None:
         now = datetime.now(UTC)
         pipeline = self._redis.pipeline(transaction=False)
         for ring in batch:

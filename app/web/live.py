@@ -30,7 +30,7 @@ from app.core.domain.errors import (
 from app.core.domain.runs import RunRequest, RunState
 from app.core.queue import RunQueue
 from app.core.services import runs
-from app.core.services.runs import Availability, RunLimits, Submitted
+from app.core.services.runs import Availability, RunLimits
 from app.core.stream import (
     END,
     LOST,
@@ -44,8 +44,9 @@ from app.core.stream import (
 from app.extensions import db
 from app.web.auth import IdentityCache
 from app.web.context import redis_client, settings
+from app.web.intake import Also, Intake
 from app.web.sse import client_line, sse_response
-from app.web.transaction import release, unit_of_work
+from app.web.transaction import release
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +59,18 @@ DATABASE_LOOK_SECONDS = 5.0
 class LiveRuns:
     """One per web process: the hub that hears events, the bell, and the runs being read."""
 
-    def __init__(self, redis_url: str, store: redis.Redis, identities: IdentityCache) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        store: redis.Redis,
+        identities: IdentityCache,
+        timeout_seconds: float,
+    ) -> None:
         self._redis_url = redis_url
         self._identities = identities
         self._hub: StreamHub | None = None
         self.queue = RunQueue(store)
+        self.intake = Intake(self.queue, timeout_seconds)
         self.availability = Availability()
         self._reading: set[LiveRun] = set()
 
@@ -265,8 +273,9 @@ def install_live(app: Flask) -> None:
     """Give the app its live runs; nothing connects before the first run."""
     chosen = app.extensions["weft_settings"]
     app.extensions["weft_live"] = LiveRuns(
-        chosen.redis_url, app.extensions["weft_redis"], app.extensions["weft_identities"]
-    )
+        chosen.redis_url, app.extensions["weft_redis"], app.extensions["weft_identities"],
+        chosen.run_timeout_seconds,
+    )  # fmt: skip
 
 
 def live_runs() -> LiveRuns:
@@ -284,36 +293,31 @@ def run_limits() -> RunLimits:
 
 
 def start_run(caller: Identity, wanted: RunRequest, *, door: str, is_attached: bool) -> LiveRun:
-    """Accept a run and read it. Raises what `submit_run` raises."""
-    with unit_of_work() as session:
-        submitted = runs.submit_run(
-            session, caller, wanted, door=door, limits=run_limits(),
-            availability=live_runs().availability, now=utc_now(),
-            reply_to=live_runs().hub.channel, is_attached=is_attached,
-        )  # fmt: skip
-    return follow_new(caller, submitted, is_attached=is_attached)
+    """Accept a run, ring for it and read it. Raises what `submit_run` raises."""
+    return start_run_with(caller, wanted, None, door=door, is_attached=is_attached)[0]
 
 
-def follow_new(caller: Identity, submitted: Submitted, *, is_attached: bool) -> LiveRun:
-    """Read a run that has just been committed, then ring for it."""
-    live = live_runs()
-    reader = live.hub.subscribe(submitted.uid, replay=False)
-    run = LiveRun(
-        live, caller, submitted.uid, submitted.run_id, reader, is_attached=is_attached
-    )
-    release()
-    ring(submitted.run_id)
-    return run
-
-
-def ring(run_id: int) -> None:
-    """Wake a worker for a run. Without Redis the run waits in the database: it is rung later."""
+def start_run_with(
+    caller: Identity, wanted: RunRequest, also: Also | None, *, door: str, is_attached: bool
+) -> tuple[LiveRun, Any]:
+    """The same; `also(connection, run id)` writes more with it, its result comes second."""
+    live, limits, now = live_runs(), run_limits(), utc_now()
+    row = runs.new_run(
+        db.session(), caller, wanted, door=door, limits=limits,
+        availability=live.availability, now=now, reply_to=live.hub.channel,
+        is_attached=is_attached,
+    )  # fmt: skip
+    release()  # or whoever writes for several might wait for a connection that we hold
+    reader = live.hub.subscribe(row["uid"], replay=False)
     try:
-        live_runs().queue.ring(
-            str(run_id), timeout_seconds=int(settings().run_timeout_seconds) + 60
-        )
-    except (redis.RedisError, OSError) as error:
-        log.warning("run %s waits for Redis: %s", run_id, error)
+        run_id, result = live.intake.accept(db.engine, row, also)
+    except BaseException:
+        reader.close()
+        raise
+    run = LiveRun(live, caller, row["uid"], run_id, reader, is_attached=is_attached)
+    live.availability.renew(db.session(), limits, now)
+    release()
+    return run, result
 
 
 def follow(caller: Identity, uid: str, run_id: int, *, after: int = 0) -> LiveRun:

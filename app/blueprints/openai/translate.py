@@ -83,19 +83,22 @@ class ChatStream:
         return (self._text_head + _quote(text) + self._text_tail).encode()
 
     def frames(self, events: Iterator[Event]) -> Generator[bytes, None, None]:
-        """Frames as the events come; `[DONE]` ends them."""
-        yield self._delta('{"role":"assistant","content":""}')
+        """Frames as the events come; `[DONE]` ends them. Those of one event go out together."""
+        opening = self._delta('{"role":"assistant","content":""}')
         has_tools = False
         for event in events:
             if event.kind == TEXT:
-                yield self.text_frame(event.value)
+                yield opening + self.text_frame(event.value)
             elif event.kind == REASONING:
-                yield self._delta(f'{{"reasoning_content":{_quote(event.value)}}}')
+                yield opening + self._delta(f'{{"reasoning_content":{_quote(event.value)}}}')
             elif event.kind == TOOLS:
                 has_tools = True
-                yield self._delta(f'{{"tool_calls":{json.dumps(event.value)}}}')
+                yield opening + self._delta(f'{{"tool_calls":{json.dumps(event.value)}}}')
             elif event.is_end:
-                yield from self._end(event.value, has_tools=has_tools)
+                yield opening + b"".join(self._end(event.value, has_tools=has_tools))
+            else:
+                continue
+            opening = b""
 
     def _delta(self, delta: str, finish_reason: str = "null") -> bytes:
         choice = (

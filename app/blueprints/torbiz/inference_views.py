@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterator
 
 from flask import Response
+from sqlalchemy import Connection
 
 from app.blueprints.torbiz.api import api
 from app.blueprints.torbiz.inference_schemas import (
@@ -144,19 +145,21 @@ def _ask(
     body: InferenceBody, *, is_attached: bool, inference_id: int | None = None
 ) -> tuple[int, LiveRun]:
     caller = current_identity()
-    runs = live.live_runs()
-    with unit_of_work() as session:
-        inference_id, submitted = inferences.ask(
-            session, caller, question_text=body.question_text,
-            desired_model=body.desired_model,
-            sampling=Sampling(
-                max_tokens=body.max_tokens, temperature=body.temperature, top_p=body.top_p
-            ),
-            limits=live.run_limits(), availability=runs.availability,
-            reply_to=runs.hub.channel, is_attached=is_attached, now=utc_now(),
-            inference_id=inference_id,
+    sampling = Sampling(
+        max_tokens=body.max_tokens, temperature=body.temperature, top_p=body.top_p
+    )
+
+    def keep(connection: Connection, run_id: int) -> int:
+        return inferences.keep_question(
+            connection, caller, run_id, question_text=body.question_text,
+            desired_model=body.desired_model, now=utc_now(), inference_id=inference_id,
         )  # fmt: skip
-    return inference_id, live.follow_new(caller, submitted, is_attached=is_attached)
+
+    wanted = inferences.as_request(body.question_text, body.desired_model, sampling)
+    run, kept = live.start_run_with(
+        caller, wanted, keep, door="torbiz", is_attached=is_attached
+    )
+    return kept, run
 
 
 def _ask_and_wait(body: InferenceBody, inference_id: int | None = None) -> InferenceObject:

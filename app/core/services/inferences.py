@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -12,8 +13,6 @@ from app.core.domain.accounts import Identity
 from app.core.domain.errors import NotFound
 from app.core.domain.runs import RunKind, RunRequest, Sampling
 from app.core.models import Account, Inference, Run
-from app.core.services import runs
-from app.core.services.runs import Availability, RunLimits, Submitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,53 +94,48 @@ def import_inference(
     return row.id
 
 
-def ask(
-    session: Session,
-    caller: Identity,
-    *,
-    question_text: str,
-    desired_model: str,
-    sampling: Sampling,
-    limits: RunLimits,
-    availability: Availability,
-    reply_to: str,
-    is_attached: bool,
-    now: datetime,
-    inference_id: int | None = None,
-) -> tuple[int, Submitted]:
-    """Ask a question, or an earlier one anew: its id and the run that answers it.
-
-    Raises what `runs.submit_run` raises; nothing is stored then.
-    """
-    request = RunRequest(
+def as_request(question_text: str, desired_model: str, sampling: Sampling) -> RunRequest:
+    """The run that answers a question."""
+    return RunRequest(
         model=desired_model,
         kind=RunKind.CHAT,
         messages=({"role": "user", "content": question_text},),
         sampling=sampling,
     )
-    submitted = runs.submit_run(
-        session, caller, request, door="torbiz", limits=limits, availability=availability,
-        now=now, reply_to=reply_to, is_attached=is_attached,
-    )  # fmt: skip
-    if inference_id is None:
-        inserted = session.execute(
-            sa.insert(Inference)
-            .values(
-                account_id=caller.account_id, run_id=submitted.run_id,
-                question_text=question_text, desired_model=desired_model, created_at=now,
-            )
-            .returning(Inference.id)
-        )  # fmt: skip
-        return inserted.scalar_one(), submitted
-    session.execute(
-        sa.update(Inference)
-        .where(Inference.id == inference_id)
-        .values(
-            run_id=submitted.run_id, question_text=question_text,
-            desired_model=desired_model, imported_answer=None,
-        )
-    )  # fmt: skip
-    return inference_id, submitted
+
+
+# Built once: building a statement costs more than running it.
+_questions: Any = Inference.__table__
+_INSERT = sa.insert(_questions).returning(_questions.c.id)
+_ASK_ANEW = (
+    sa.update(_questions)
+    .where(_questions.c.id == sa.bindparam("b_id"))
+    .values(
+        run_id=sa.bindparam("run_id"), question_text=sa.bindparam("question_text"),
+        desired_model=sa.bindparam("desired_model"), imported_answer=None,
+    )
+)  # fmt: skip
+
+
+def keep_question(
+    connection: sa.Connection,
+    caller: Identity,
+    run_id: int,
+    *,
+    question_text: str,
+    desired_model: str,
+    now: datetime,
+    inference_id: int | None = None,
+) -> int:
+    """Write a question, or ask an earlier one anew, beside the run that answers it: its id."""
+    row: dict[str, Any] = {
+        "run_id": run_id, "question_text": question_text, "desired_model": desired_model,
+    }  # fmt: skip
+    if inference_id is not None:
+        connection.execute(_ASK_ANEW, {**row, "b_id": inference_id})
+        return inference_id
+    row |= {"account_id": caller.account_id, "created_at": now}
+    return int(connection.execute(_INSERT, row).scalar_one())
 
 
 def store_answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +20,8 @@ from app.core.services import placement, usage
 from app.core.services.claims import Ended
 
 SNAPSHOT_SECONDS = 0.5
+# A snapshot that shows room to spare serves the next request too: it is renewed behind it.
+ROOMY_SNAPSHOT_SECONDS = 1.5
 _RETRY_AFTER_SECONDS = 15
 
 
@@ -44,7 +47,7 @@ class Availability:
     """Which models can be asked for now, looked up at most twice a second per process."""
 
     def __init__(self) -> None:
-        self._until = 0.0
+        self._seen_at = float("-inf")
         self._serving: frozenset[str] = frozenset()
         self._queued: dict[str, int] = {}
 
@@ -52,7 +55,7 @@ class Availability:
         self, session: Session, model_name: str, limits: RunLimits, now: datetime
     ) -> None:
         """Raise ModelNotFound or NoCapacity when a run of this model could not be served."""
-        if time.monotonic() > self._until or model_name not in self._serving:
+        if not self._is_fresh(model_name, limits):
             self._look(session, limits, now)
         if model_name not in self._serving:
             if not placement.is_known(session, model_name):
@@ -67,25 +70,39 @@ class Availability:
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
 
+    def renew(self, session: Session, limits: RunLimits, now: datetime) -> None:
+        """Look again if it is time to; for when nobody waits for the answer."""
+        if time.monotonic() > self._seen_at + SNAPSHOT_SECONDS:
+            self._look(session, limits, now)
+
+    def _is_fresh(self, model_name: str, limits: RunLimits) -> bool:
+        if model_name not in self._serving:
+            return False
+        is_roomy = self._queued.get(model_name, 0) < limits.queue_limit / 2
+        kept = ROOMY_SNAPSHOT_SECONDS if is_roomy else SNAPSHOT_SECONDS
+        return time.monotonic() <= self._seen_at + kept
+
     def _look(self, session: Session, limits: RunLimits, now: datetime) -> None:
         found = placement.list_candidates(
             session, now=now, offline_after_seconds=limits.offline_after_seconds
         )
         self._serving = frozenset(candidate.model_name for candidate in found)
         self._queued = count_queued(session)
-        self._until = time.monotonic() + SNAPSHOT_SECONDS
+        self._seen_at = time.monotonic()
 
 
 def count_queued(session: Session) -> dict[str, int]:
     """Waiting runs by model."""
-    rows = session.execute(
-        sa.select(Run.model_name, sa.func.count()).where(IS_QUEUED).group_by(Run.model_name)
-    )
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: row[1] for row in session.execute(_COUNT_QUEUED)}
 
 
 # Built once: building a statement costs more than running it.
-_INSERT_RUN = sa.insert(Run.__table__).returning(Run.__table__.c.id)  # type: ignore[arg-type]
+_COUNT_QUEUED = (
+    sa.select(Run.model_name, sa.func.count()).where(IS_QUEUED).group_by(Run.model_name)
+)
+_runs: Any = Run.__table__
+_INSERT_RUN = sa.insert(_runs).returning(_runs.c.id)
+_INSERT_RUNS = sa.insert(_runs).returning(_runs.c.id, _runs.c.uid)
 
 
 def submit_run(
@@ -105,12 +122,32 @@ def submit_run(
     `is_attached`: the run is cancelled when its reader leaves. Raises Forbidden for a key
     of another model, ModelNotFound, NoCapacity.
     """
+    row = new_run(
+        session, caller, request, door=door, limits=limits, availability=availability,
+        now=now, reply_to=reply_to, is_attached=is_attached,
+    )  # fmt: skip
+    run_id = session.execute(_INSERT_RUN, row).scalar_one()
+    return Submitted(run_id, row["uid"], now)
+
+
+def new_run(
+    session: Session,
+    caller: Identity,
+    request: RunRequest,
+    *,
+    door: str,
+    limits: RunLimits,
+    availability: Availability,
+    now: datetime,
+    reply_to: str | None = None,
+    is_attached: bool = False,
+) -> dict[str, Any]:
+    """The row of an acceptable run, for `insert_runs`. Raises what `submit_run` raises."""
     if caller.model_name is not None and caller.model_name != request.model:
         raise Forbidden(f"This key opens the model {caller.model_name} alone.")
     availability.check(session, request.model, limits, now)
-    uid = new_uid()
-    row = {
-        "uid": uid,
+    return {
+        "uid": new_uid(),
         "account_id": caller.account_id,
         "credential_id": caller.credential_id,
         "door": door,
@@ -126,8 +163,15 @@ def submit_run(
         "rung_at": now,
         "deadline_at": now + timedelta(seconds=limits.timeout_seconds),
     }
-    run_id = session.execute(_INSERT_RUN, row).scalar_one()
-    return Submitted(run_id, uid, now)
+
+
+def insert_runs(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> list[int]:
+    """Write rows of `new_run`; gives their ids in the same order. The caller commits."""
+    if len(rows) == 1:
+        return [connection.execute(_INSERT_RUN, rows[0]).scalar_one()]
+    found = connection.execute(_INSERT_RUNS, list(rows))
+    ids = {uid: run_id for run_id, uid in found}
+    return [ids[row["uid"]] for row in rows]
 
 
 def get_run(session: Session, caller: Identity, uid: str) -> Run:
