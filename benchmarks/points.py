@@ -210,36 +210,46 @@ Times = tuple[list[float], list[float]]
 
 def measure(engine: sa.Engine, query: Query, accounts: list[int], calls: int) -> Times:
     """Milliseconds of each call and of CPU in it, sorted, after some that do not count."""
-    sessions = make_sessions(engine)
+    return _measure_in_turn(query, [(engine, accounts)], calls)[0]
+
+
+def _measure_in_turn(
+    query: Query, sizes: list[tuple[sa.Engine, list[int]]], calls: int
+) -> list[Times]:
+    """One call on each size, then the next: a machine that slows down slows all of them."""
     chance = random.Random(7)
-    times, cpu = [], []
+    found: list[Times] = [([], []) for _ in sizes]
     for number_of_call in range(calls + 20):
-        account_id = chance.choice(accounts)
-        with sessions() as session:
-            session.connection()
-            began, used = time.perf_counter(), time.process_time()
-            query(session, account_id)
-            if number_of_call >= 20:
-                times.append((time.perf_counter() - began) * 1000)
-                cpu.append((time.process_time() - used) * 1000)
-    return sorted(times), sorted(cpu)
+        for (engine, accounts), (times, cpu) in zip(sizes, found, strict=True):
+            with make_sessions(engine)() as session:
+                session.connection()
+                account_id = chance.choice(accounts)
+                began, used = time.perf_counter(), time.process_time()
+                query(session, account_id)
+                if number_of_call >= 20:
+                    times.append((time.perf_counter() - began) * 1000)
+                    cpu.append((time.process_time() - used) * 1000)
+    return [(sorted(times), sorted(cpu)) for times, cpu in found]
 
 
-def figures_of(
-    engine: sa.Engine, database: str, count: int, *, has_large_account: bool
-) -> list[Figure]:
-    """Every query, on accounts of the usual size; the list also on the large one."""
-    with engine.connect() as connection:
-        ids = list(connection.scalars(sa.text("SELECT id FROM accounts ORDER BY id")))
-    usual = ids[1:] if has_large_account else ids
+def figures_of(whole: sa.Engine, tenth: sa.Engine, database: str, count: int) -> list[Figure]:
+    """Every query at both sizes, on accounts of the usual size; the list also on the large."""
+    first, *usual = _account_ids(whole)
+    sizes = [(whole, usual), (tenth, _account_ids(tenth))]
     found = []
     for query in QUERIES:
-        times = measure(engine, query, usual, CALLS)
-        found.append(_figure(database, query.__name__, count, times))
-    if has_large_account:
-        times = measure(engine, client_list, ids[:1], 60)
-        found.append(_figure(database, "client_list of 1 000", count, times))
+        for times, nodes_there in zip(
+            _measure_in_turn(query, sizes, CALLS), (count, count // 10), strict=True
+        ):
+            found.append(_figure(database, query.__name__, nodes_there, times))
+    times = measure(whole, client_list, [first], 60)
+    found.append(_figure(database, "client_list of 1 000", count, times))
     return found
+
+
+def _account_ids(engine: sa.Engine) -> list[int]:
+    with engine.connect() as connection:
+        return list(connection.scalars(sa.text("SELECT id FROM accounts ORDER BY id")))
 
 
 def _figure(database: str, query: str, count: int, measured: Times) -> Figure:
@@ -276,6 +286,20 @@ def opened(database: str, name: str, kept: Path | None) -> Iterator[sa.Engine]:
         engine.dispose()
     finally:
         server.stop()
+
+
+@contextmanager
+def filled(
+    database: str, count: int, chosen: argparse.Namespace, *, is_whole: bool
+) -> Iterator[sa.Engine]:
+    """A database with so many nodes in it."""
+    name = f"{database}-{'whole' if is_whole else 'tenth'}-{count}x{chosen.days}"
+    with opened(database, name, chosen.data) as engine:
+        began = time.perf_counter()
+        if not is_filled(engine):
+            fill(engine, count, chosen.days, has_large_account=is_whole)
+        print(f"{name}: filled in {time.perf_counter() - began:.0f} s", flush=True)
+        yield engine
 
 
 def is_filled(engine: sa.Engine) -> bool:
@@ -330,17 +354,12 @@ def main() -> None:
     if chosen.data:
         chosen.data.mkdir(parents=True, exist_ok=True)
     found: list[Figure] = []
-    for count in (chosen.nodes, chosen.nodes // 10):
-        is_large = count == chosen.nodes
-        for database in chosen.database or ["sqlite", "postgresql"]:
-            size = "whole" if is_large else "tenth"
-            name = f"{database}-{size}-{count}x{chosen.days}"
-            with opened(database, name, chosen.data) as engine:
-                began = time.perf_counter()
-                if not is_filled(engine):
-                    fill(engine, count, chosen.days, has_large_account=is_large)
-                print(f"{name}: filled in {time.perf_counter() - began:.0f} s", flush=True)
-                found += figures_of(engine, database, count, has_large_account=is_large)
+    for database in chosen.database or ["sqlite", "postgresql"]:
+        with (
+            filled(database, chosen.nodes, chosen, is_whole=True) as whole,
+            filled(database, chosen.nodes // 10, chosen, is_whole=False) as tenth,
+        ):
+            found += figures_of(whole, tenth, database, chosen.nodes)
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(one) for one in found], indent=2) + "\n")
     print(summary(found))

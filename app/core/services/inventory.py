@@ -66,7 +66,7 @@ def update_inventory(
 def list_devices(session: Session, node_ids: Sequence[int]) -> dict[int, list[DeviceView]]:
     """The devices of these nodes, by node, in order of their index."""
     found: dict[int, list[DeviceView]] = {}
-    for node_id, *values in session.execute(_LIST_DEVICES, {"ids": node_ids}):
+    for node_id, *values in session.execute(_LIST_DEVICES, {"ids": node_ids}).all():
         found.setdefault(node_id, []).append(DeviceView(*values))
     return found
 

@@ -201,7 +201,7 @@ def fleet_stat(
     """The figures of an account's nodes. All zero for an account without any."""
     mine: dict[str, Any] = {"account_id": account_id}
     total = online = maintenance = warnings = 0
-    for wanted, valid, last_beat_at, stopped_at in session.execute(_OWN_STATES, mine):
+    for wanted, valid, last_beat_at, stopped_at in session.execute(_OWN_STATES, mine).all():
         is_on = is_online(
             last_beat_at, stopped_at, now=now, offline_after_seconds=offline_after_seconds
         )
