@@ -21,7 +21,7 @@ import pytest
 
 from agent.launchers.llamacpp import default_model_file
 from tests.agent.conditions import eventually
-from tests.agent.test_downloads import FileServer
+from tests.fakes.file_server import FileServer
 from tests.fakes.http_server import FakeServer
 from tests.fakes.hub import ENROLMENT_TOKEN, FakeHub
 from tests.fakes.relay_hub import RESPONSE, RESPONSE_END, FakeRelayHub
