@@ -12,6 +12,7 @@ import redis
 
 from app.config import Settings
 from app.core.database import Sessions, make_engine, make_sessions
+from app.core.engines import pump
 from app.core.engines.base import EngineTarget
 from app.core.outbound import OutboundPolicy
 from app.core.queue import RunQueue
@@ -66,6 +67,8 @@ class WorkerContext:
 def build_context(settings: Settings) -> WorkerContext:
     """The context of this process."""
     # Process ids come again: a name must never be that of a dead worker, or its leases live on.
+    # Pieces gather where they are read, so the writer has nothing to wait for.
+    pump.gather(settings.stream_flush_ms / 1000)
     name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
     sessions = make_sessions(make_engine(settings.database_url))
     store = redis.Redis.from_url(settings.redis_url)
@@ -74,7 +77,7 @@ def build_context(settings: Settings) -> WorkerContext:
         name=name,
         sessions=sessions,
         store=store,
-        writer=StreamWriter(settings.redis_url, flush_ms=settings.stream_flush_ms),
+        writer=StreamWriter(settings.redis_url),
         queue=RunQueue(store),
         policy=OutboundPolicy(settings.allowed_node_networks),
         ledger=Ledger(

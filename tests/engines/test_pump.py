@@ -179,8 +179,67 @@ def test_many_sockets_at_once() -> None:
             one.close()
 
 
-def test_a_crowd_that_leaves_does_not_keep_the_last_one_waiting(line: Line) -> None:
+@pytest.fixture
+def _gathering() -> Iterator[None]:
+    pump.gather(0.01)
+    yield
+    pump.gather(0.0)
+
+
+@pytest.mark.usefixtures("_gathering")
+def test_a_crowd_whose_answers_flow_gets_everything_in_order() -> None:
     crowd = [Line() for _ in range(40)]
+    try:
+        for one in crowd:
+            one.watched.set_flowing(True)
+        for number in range(20):
+            readers = [waiting(one) for one in crowd]
+            for one in crowd:
+                one.far.sendall(b"%d" % number)
+            gevent.joinall(readers, timeout=20)
+            assert {reader.value for reader in readers} == {b"%d" % number}
+    finally:
+        for one in crowd:
+            one.close()
+
+
+@pytest.mark.usefixtures("_gathering")
+def test_pieces_that_come_between_two_looks_are_read_together() -> None:
+    crowd = [Line() for _ in range(40)]
+    try:
+        for one in crowd:
+            one.watched.set_flowing(True)
+        readers = [waiting(one) for one in crowd]
+        crowd[0].far.sendall(b"0")  # the first look finds a crowd: from here on it gathers
+        assert readers[0].get(timeout=10) == b"0"
+        crowd[1].far.sendall(b"a")
+        crowd[1].far.sendall(b"b")
+        assert readers[1].get(timeout=10) == b"ab"
+        gevent.killall(readers)
+    finally:
+        for one in crowd:
+            one.close()
+
+
+def test_what_is_there_when_an_answer_begins_to_flow_is_not_lost(line: Line) -> None:
+    for flows in (True, False, True):
+        line.far.sendall(b"now")
+        line.watched.has_more = False  # as if the edge had not been seen yet
+        line.watched.set_flowing(flows)
+        assert waiting_or_done(line) == b"now"
+
+
+def waiting_or_done(line: Line) -> bytes:
+    return bytes(gevent.spawn(line.receive).get(timeout=10))
+
+
+@pytest.mark.usefixtures("_gathering")
+def test_a_crowd_that_leaves_does_not_keep_the_last_one_waiting() -> None:
+    line = Line()
+    line.watched.set_flowing(True)
+    crowd = [Line() for _ in range(40)]
+    for one in crowd:
+        one.watched.set_flowing(True)
     readers = [waiting(one) for one in crowd]
     for one in crowd:
         one.far.sendall(b"go")
@@ -191,10 +250,14 @@ def test_a_crowd_that_leaves_does_not_keep_the_last_one_waiting(line: Line) -> N
         reader = waiting(line)
         line.far.sendall(b"%d" % number)
         assert reader.get(timeout=10) == b"%d" % number
+    line.close()
 
 
+@pytest.mark.usefixtures("_gathering")
 def test_a_crowd_that_falls_silent_is_heard_when_it_speaks_again() -> None:
     crowd = [Line() for _ in range(40)]
+    for one in crowd:
+        one.watched.set_flowing(True)
     try:
         readers = [waiting(one) for one in crowd]
         gevent.sleep(0.05)

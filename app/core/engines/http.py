@@ -50,6 +50,8 @@ _RECEIVE_BYTES = 64 * 1024
 # Under gevent a socket that always has data never lets others run. Tokens come in far
 # smaller blocks than this; who sends so much at once makes room for the rest after each.
 _FLOOD_BYTES = 16 * 1024
+# The header, the role and the first token may come apart; after these an answer flows.
+_PROMPT_BLOCKS = 3
 
 
 class Connector(Protocol):
@@ -164,12 +166,13 @@ class HttpClient:
 class _Connection:
     """One socket, and how many bytes of the present response have come from it."""
 
-    __slots__ = ("_keep", "_pumped", "_sock", "_watched", "idle_since", "received")
+    __slots__ = ("_blocks", "_keep", "_pumped", "_sock", "_watched", "idle_since", "received")
 
     def __init__(self, sock: socket.socket, keep: Callable[[_Connection], None]) -> None:
         self._sock = sock
         self._watched = pump.watch(sock)
         self._pumped: pump.Watched | None = None
+        self._blocks = 0
         self._keep = keep
         self.idle_since = 0.0
         self.received = 0
@@ -180,6 +183,9 @@ class _Connection:
         # A pooled connection may have been opened by another thread than it is used in now.
         watched = self._watched
         self._pumped = watched if watched is not None and pump.is_here(watched) else None
+        self._blocks = 0
+        if self._pumped is not None:
+            self._pumped.set_flowing(False)
         sent = self._send(head, request.body or b"", deadline)
         try:
             return self._read_head(request, deadline)
@@ -191,6 +197,9 @@ class _Connection:
         try:
             if self._pumped is not None:
                 data = self._pumped.receive(_RECEIVE_BYTES, deadline)
+                self._blocks += 1
+                if self._blocks == _PROMPT_BLOCKS:
+                    self._pumped.set_flowing(True)
             else:
                 data = self._receive_alone(deadline)
         except TimeoutError as error:

@@ -3,6 +3,10 @@
 A cooperative `recv` asks the kernel in vain, arms a watcher and a timer, and takes both down
 again, for every token. Here a socket is registered once for as long as it is open, edge-
 triggered; gevent watches the epoll alone, and one timer stands for the nearest deadline.
+
+Answers that flow may be gathered on top: with many of them, they are all looked at together
+every few milliseconds, so that one turn of the loop, one wake-up and one write serve several
+tokens. What begins or is alone is never kept waiting.
 """
 
 from __future__ import annotations
@@ -21,18 +25,19 @@ from gevent import socket as gevent_socket
 _EVENTS_AT_ONCE: Final = 256
 _READABLE: Final = 1
 _NEVER: Final = float("inf")
+_EDGES: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
-# So many readers make a crowd: it is looked after at short intervals, all who have got
-# something together. One turn of the loop, and one write to Redis, then serve several.
+# So many readers make a crowd, for which gathering pays.
 _CROWD: Final = 16
-_CROWD_SECONDS: Final = 0.002
 _QUIET_ROUNDS: Final = 5
 
 
 class Watched:
     """One socket's place in a pump: whether something may be there, and who waits for it."""
 
-    __slots__ = ("deadline", "fd", "has_more", "is_ending", "pump", "recv", "waiter")
+    __slots__ = (
+        "deadline", "fd", "flows", "has_more", "is_ending", "pump", "recv", "waiter",
+    )  # fmt: skip
 
     def __init__(self, pump: Pump, fd: int, recv: Callable[[int], bytes]) -> None:
         self.pump = pump
@@ -41,6 +46,7 @@ class Watched:
         self.waiter: Any = None
         self.deadline = _NEVER
         self.has_more = True
+        self.flows = False
         # The other side has closed its end: no further edge comes, so the end is read up to.
         self.is_ending = False
 
@@ -61,6 +67,11 @@ class Watched:
                 return data
             self.pump.wait(self, deadline)
 
+    def set_flowing(self, flows: bool) -> None:
+        """Whether what comes next may be gathered with others': not before an answer flows."""
+        if flows != self.flows:
+            self.pump.move(self, flows)
+
     def close(self) -> None:
         """Give the place up, before the socket is closed. Whoever waits finds it closed."""
         self.pump.forget(self)
@@ -69,27 +80,43 @@ class Watched:
 class Pump:
     """One per process, used in the thread of its gevent hub only."""
 
-    def __init__(self) -> None:
+    def __init__(self, gather_seconds: float) -> None:
         self.hub: Any = gevent.get_hub()
         self.process_id = os.getpid()
-        epoll: Any = monkey.get_original("select", "epoll")
-        self._epoll: select.epoll = epoll()
         self._watched: dict[int, Watched] = {}
         self._waiting: set[Watched] = set()
         self._sweep_at = _NEVER
         self._timer: Any = None
-        # The watcher is kept running: it costs nothing while no engine says anything.
-        self._watcher: Any = self.hub.loop.io(self._epoll.fileno(), _READABLE)
-        self._watcher.start(self._dispatch)
-        self._ticker: Any = self.hub.loop.timer(_CROWD_SECONDS, _CROWD_SECONDS)
+        self._gather_seconds = gather_seconds
         self._quiet_rounds = 0
+        epoll: Any = monkey.get_original("select", "epoll")
+        self._prompt: select.epoll = epoll()
+        self._flowing: select.epoll = epoll()
+        loop = self.hub.loop
+        # These are kept running: they cost nothing while no engine says anything.
+        self._prompt_watcher: Any = loop.io(self._prompt.fileno(), _READABLE)
+        self._prompt_watcher.start(self._dispatch, self._prompt)
+        self._flowing_watcher: Any = loop.io(self._flowing.fileno(), _READABLE)
+        self._flowing_watcher.start(self._gather)
+        self._ticker: Any = loop.timer(gather_seconds, gather_seconds)
 
     def watch(self, sock: gevent_socket.socket) -> Watched:
         """Register a connected socket. Raises OSError."""
         watched = Watched(self, sock.fileno(), sock._sock.recv)
-        self._epoll.register(watched.fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+        self._prompt.register(watched.fd, _EDGES)
         self._watched[watched.fd] = watched
         return watched
+
+    def move(self, watched: Watched, flows: bool) -> None:
+        """Register a socket with the other epoll, which tells at once what is there already."""
+        if self._watched.get(watched.fd) is not watched:
+            return
+        old, new = self._flowing, self._prompt
+        if flows:
+            old, new = new, old
+        old.unregister(watched.fd)
+        new.register(watched.fd, _EDGES)
+        watched.flows = flows
 
     def wait(self, watched: Watched, deadline: float) -> None:
         """Until something may have come, or the socket is closed here. Raises TimeoutError."""
@@ -111,15 +138,14 @@ class Pump:
         if self._watched.get(watched.fd) is not watched:
             return
         del self._watched[watched.fd]
-        self._epoll.unregister(watched.fd)
+        (self._flowing if watched.flows else self._prompt).unregister(watched.fd)
         watched.has_more = watched.is_ending = True
         if watched.waiter is not None:
             self.hub.loop.run_callback(self._resume, watched, watched.waiter)
 
-    def _dispatch(self) -> None:
-        """In the hub: the sockets that something has come for."""
-        events = self._epoll.poll(0, _EVENTS_AT_ONCE)
-        self._pace(len(events))
+    def _dispatch(self, epoll: select.epoll) -> int:
+        """In the hub: wake those that something has come for; gives how many there were."""
+        events = epoll.poll(0, _EVENTS_AT_ONCE)
         for fd, mask in events:
             watched = self._watched.get(fd)
             if watched is None:
@@ -129,20 +155,22 @@ class Pump:
                 watched.is_ending = True
             if watched.waiter is not None:
                 watched.waiter.switch()
+        return len(events)
 
-    def _pace(self, found: int) -> None:
-        """Look at intervals while there is a crowd, and at every event otherwise."""
-        is_crowd = len(self._waiting) >= _CROWD
+    def _gather(self) -> None:
+        """In the hub: look at the answers that flow; from now on at intervals if they are many."""
+        found = self._dispatch(self._flowing)
+        is_crowd = self._gather_seconds > 0 and len(self._waiting) >= _CROWD
         if not self._ticker.active:
             if is_crowd:
                 self._quiet_rounds = 0
-                self._watcher.stop()
-                self._ticker.again(self._dispatch)
+                self._flowing_watcher.stop()
+                self._ticker.again(self._gather)
             return
         self._quiet_rounds = 0 if found else self._quiet_rounds + 1
         if not is_crowd or self._quiet_rounds >= _QUIET_ROUNDS:
             self._ticker.stop()
-            self._watcher.start(self._dispatch)
+            self._flowing_watcher.start(self._gather)
 
     def _sweep(self) -> None:
         """In the hub: end the waits that are overdue, and look again at the next deadline."""
@@ -169,6 +197,16 @@ class Pump:
 
 
 _pump: Pump | None = None
+_gather_seconds = 0.0
+
+
+def gather(seconds: float) -> None:
+    """Look at many flowing answers together, this often; 0: at each when it comes.
+
+    For the process that serves runs, at its start. Sockets opened before are not concerned.
+    """
+    global _pump, _gather_seconds
+    _pump, _gather_seconds = None, seconds
 
 
 def watch(sock: socket.socket) -> Watched | None:
@@ -180,7 +218,7 @@ def watch(sock: socket.socket) -> Watched | None:
     if type(sock) is not gevent_socket.socket or not gevent.get_hub().loop.default:
         return None
     if _pump is None or _pump.process_id != os.getpid():
-        _pump = Pump()
+        _pump = Pump(_gather_seconds)
     return _pump.watch(sock)
 
 
