@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 INVENTORY_CHECK_SECONDS = 300.0
 REPLICAS_EVERY_SECONDS = 300.0
 FIRST_BEAT_WITHIN_SECONDS = 1.0
+MOST_BYTES = 2**45  # that the hub takes in one beat
 
 
 class Reporter:
@@ -44,6 +45,7 @@ class Reporter:
         self._wake = threading.Event()
         self._sequence = numbered_after
         self._has_beaten = False
+        self._unanswered: dict[str, Any] | None = None
         self._told_token: str | None = None
         self._inventory: dict[str, Any] | None = None
         self._inventory_due = 0.0
@@ -138,13 +140,9 @@ class Reporter:
             )
         if now < self._next_beat:
             return
-        self._sequence += 1
-        body = {
-            "sequence": self._sequence,
-            **self._machine.beat(),
-            "replicas": self._fleet.beats(),
-        }
+        body = self._next_body()
         beat = self._attempt("heartbeat", lambda: self._hub.heartbeat(body))
+        self._unanswered = None
         self._next_beat = self._after(self._next_beat, is_first=not self._has_beaten)
         self._has_beaten = True
         if beat is not None:
@@ -152,6 +150,20 @@ class Reporter:
                 log.info("This node is %s.", "draining" if beat.draining else "in service")
             self._is_draining = beat.draining
             self._wanted_revision = beat.desired_revision
+
+    def _next_body(self) -> dict[str, Any]:
+        """A new beat; or the one that was not answered, measured anew under its number.
+
+        Whether the hub had it already or not, its bytes are counted once.
+        """
+        body = {**self._machine.beat(), "replicas": self._fleet.beats()}
+        if self._unanswered is None:
+            self._sequence += 1
+        else:
+            for name in ("network_rx", "network_tx"):
+                body[name] = min(body[name] + self._unanswered[name], MOST_BYTES)
+        self._unanswered = {"sequence": self._sequence, **body}
+        return self._unanswered
 
     def _after(self, beat: float, *, is_first: bool) -> float:
         """When the next beat is due. The schedule is fixed, so it never drifts; the phase is

@@ -106,6 +106,28 @@ def test_beats_keep_their_schedule_without_drift(make_rig: Callable[..., Rig]) -
     assert sequences == list(range(1, len(sequences) + 1))
 
 
+def test_a_beat_that_was_not_answered_keeps_its_number_and_its_bytes(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig()
+    rig.step_until(60)
+    before = len(rig.hub.of(BEAT))
+    machine = rig.reporter._machine
+    measured = machine.beat()
+    monkeypatch.setattr(
+        machine, "beat", lambda: {**measured, "network_rx": 100, "network_tx": 7}
+    )
+    rig.hub.fail(BEAT, Fault(503))
+    rig.pass_time(PERIOD)
+    with pytest.raises(HubUnavailable):
+        rig.reporter.step()
+    rig.step_until(2 * PERIOD)
+    lost, again, following = (call.body for call in rig.hub.of(BEAT)[before : before + 3])
+    assert again["sequence"] == lost["sequence"] == following["sequence"] - 1
+    assert [one["network_rx"] for one in (lost, again, following)] == [100, 200, 100]
+    assert [one["network_tx"] for one in (lost, again, following)] == [7, 14, 7]
+
+
 def test_a_machine_that_slept_sends_one_beat_not_all_it_missed(
     make_rig: Callable[..., Rig],
 ) -> None:
@@ -174,7 +196,7 @@ def test_a_busy_hub_s_wish_to_wait_is_passed_on_and_the_beat_is_not_lost(
         rig.reporter.step()
     assert caught.value.retry_after_seconds == 40
     rig.reporter.step()
-    assert rig.hub.of(BEAT)[-1].body["sequence"] == 3
+    assert rig.hub.of(BEAT)[-1].body["sequence"] == 2
 
 
 def test_a_refused_message_does_not_stop_the_others(make_rig: Callable[..., Rig]) -> None:
