@@ -224,7 +224,7 @@ class Executor:
             self._context.ledger.forget_candidates()
 
     def _not_claimed(self, left: NotClaimed, outcome: Exception | str | None) -> None:
-        if left.reason == "full":
+        if left.reason in {"full", "unserved"}:
             self.has_waiting.set()
         if left.ended is not None:
             self._tell(left.ended, outcome)

@@ -30,6 +30,8 @@ MAX_BATCH = 128
 # A claim takes what was looked up lately; while runs come, a duty looks again more often.
 CANDIDATE_SECONDS = 1.0
 BUSY_SECONDS = 5.0
+# A run whose model nobody served then has it looked up again: a node may just have come.
+LOOK_AGAIN_SECONDS = 0.1
 _RETRY_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -60,6 +62,7 @@ class Ledger:
         self._wake = Event()
         self._candidates: list[Candidate] = []
         self._candidates_until = 0.0
+        self._looked_at = float("-inf")
         self._claimed_at = float("-inf")
         self._greenlet = gevent.spawn(self._run)
 
@@ -91,7 +94,8 @@ class Ledger:
         self._candidates = placement.list_candidates(
             session, now=utc_now(), offline_after_seconds=self._offline_after_seconds
         )
-        self._candidates_until = time.monotonic() + CANDIDATE_SECONDS
+        self._looked_at = time.monotonic()
+        self._candidates_until = self._looked_at + CANDIDATE_SECONDS
 
     def forget_candidates(self) -> None:
         """Look again at the next claim: a replica failed or came back."""
@@ -183,6 +187,18 @@ class Ledger:
         if not run_ids:
             return {}
         self._claimed_at = time.monotonic()
+        found = self._claim(session, run_ids)
+        unserved = [
+            run_id
+            for run_id, one in found.items()
+            if isinstance(one, NotClaimed) and one.reason == "unserved"
+        ]
+        if unserved and time.monotonic() > self._looked_at + LOOK_AGAIN_SECONDS:
+            self._look(session)
+            found |= self._claim(session, unserved)
+        return found
+
+    def _claim(self, session: Session, run_ids: list[int]) -> dict[int, Claim | NotClaimed]:
         found = claims.claim_runs(
             session, run_ids, candidates=self.candidates(session), worker=self._worker,
             lease_seconds=self._lease_seconds, now=utc_now(),

@@ -117,7 +117,7 @@ def test_a_run_that_nobody_serves_ends_once_it_has_waited_a_moment(
     session: Session, owner: Person
 ) -> None:
     run_id = make_run(session, owner)
-    assert claim(session, run_id) == [NotClaimed(run_id, "full")]
+    assert claim(session, run_id) == [NotClaimed(run_id, "unserved")]
     [left] = claim(session, run_id, now=NOON + timedelta(seconds=11))
     assert isinstance(left, NotClaimed)
     assert left.ended is not None

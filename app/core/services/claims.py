@@ -56,7 +56,7 @@ class NotClaimed:
     """Why a run was left: gone, waiting for a place, or ended because nobody serves it."""
 
     run_id: int
-    reason: str  # "gone" | "full" | "failed"
+    reason: str  # "gone" | "full" | "unserved" | "failed"
     ended: Ended | None = None
 
 
@@ -210,8 +210,10 @@ def _claim_of(run: Any, candidate: Candidate, worker: str, now: datetime) -> Cla
 
 def _leave(session: Session, run: Any, choice: placement.Choice, now: datetime) -> NotClaimed:
     waited = (now - run.created_at).total_seconds()
-    if choice.is_full or (run.attempt == 0 and waited < NO_NODE_GRACE_SECONDS):
+    if choice.is_full:
         return NotClaimed(run.id, "full")
+    if run.attempt == 0 and waited < NO_NODE_GRACE_SECONDS:
+        return NotClaimed(run.id, "unserved")
     error_code = "no_capacity" if run.attempt == 0 else run.error_code or "engine_error"
     error = run.error or choice.why
     ended = _end_queued(session, run, error_code=error_code, error=error, now=now)
