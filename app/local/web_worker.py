@@ -55,8 +55,10 @@ class Waiting(gevent.Timeout):  # type: ignore[misc]
     def end_if_quiet(self) -> None:
         """Read no more: a request that has come is answered, and then the connection closes."""
         if time.monotonic() - self._since > QUIET_SECONDS and self._connection is not None:
+            # The plain socket below gevent's: gevent's own would raise in whoever reads.
+            plain = getattr(self._connection, "_sock", self._connection)
             with contextlib.suppress(OSError):
-                self._connection.shutdown(socket.SHUT_RD)
+                plain.shutdown(socket.SHUT_RD)
 
 
 class WebWorker(GeventWorker):  # type: ignore[misc]

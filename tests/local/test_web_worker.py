@@ -27,6 +27,7 @@ class Server:
     """A gunicorn with our worker, which would wait very long for whoever is silent."""
 
     def __init__(self, log: Path) -> None:
+        self.log = log
         self.port = free_port()
         command = (
             "gunicorn", "--worker-class", "app.local.web_worker.WebWorker", "--keep-alive", PATIENCE,
@@ -76,6 +77,7 @@ def test_idle_connections_do_not_hold_it_up(server: Server) -> None:
 
         assert server.process.wait(timeout=STOP_SECONDS) == 0
         assert [connection.recv(1) for connection in kept] == [b""] * 3
+    assert "Traceback" not in server.log.read_text()
 
 
 def read_until(connection: socket.socket, end: bytes) -> None:
