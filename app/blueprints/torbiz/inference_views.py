@@ -7,7 +7,6 @@ import time
 from collections.abc import Generator, Iterator
 
 from flask import Response
-from sqlalchemy import Connection
 
 from app.blueprints.torbiz.api import api
 from app.blueprints.torbiz.inference_schemas import (
@@ -149,16 +148,15 @@ def _ask(
         max_tokens=body.max_tokens, temperature=body.temperature, top_p=body.top_p
     )
 
-    def keep(connection: Connection, run_id: int) -> int:
-        return inferences.keep_question(
-            connection, caller, run_id, question_text=body.question_text,
-            desired_model=body.desired_model, now=utc_now(), inference_id=inference_id,
-        )  # fmt: skip
-
     wanted = inferences.as_request(body.question_text, body.desired_model, sampling)
     run, kept = live.start_run_with(
-        caller, wanted, keep, door="torbiz", is_attached=is_attached
-    )
+        caller, wanted,
+        lambda connection, run_id: inferences.keep_question(
+            connection, caller, run_id, question_text=body.question_text,
+            desired_model=body.desired_model, now=utc_now(), inference_id=inference_id,
+        ),
+        door="torbiz", is_attached=is_attached,
+    )  # fmt: skip
     return kept, run
 
 
