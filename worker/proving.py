@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import replace
 
 import gevent
@@ -26,20 +27,34 @@ CONNECT_SECONDS = 5.0
 BUSY_SECONDS = PROOF_SECONDS + 15.0
 
 _tries = Pool(proofs.BATCH)
+_under_way: Counter[int] = Counter()
 
 
 def prove_replicas() -> None:
     """Begin to try what is due. A slow engine keeps nobody waiting, this round neither."""
     context = tasks.context()
-    if _tries.free_count() < proofs.BATCH // 2:
+    free = _tries.free_count()
+    if not free:
         return
     with unit_of_work(context.sessions) as session:
         due = proofs.claim_due(
             session, now=utc_now(), busy_seconds=BUSY_SECONDS,
-            offline_after_seconds=context.settings.offline_after_seconds,
+            offline_after_seconds=context.settings.offline_after_seconds, limit=free,
+            under_way=_under_way,
         )  # fmt: skip
     for one in due:
-        _tries.spawn(prove, context, one)
+        _under_way[one.candidate.node_id] += 1
+        _tries.spawn(_try, context, one)
+
+
+def _try(context: WorkerContext, proof: DueProof) -> None:
+    node_id = proof.candidate.node_id
+    try:
+        prove(context, proof)
+    finally:
+        _under_way[node_id] -= 1
+        if not _under_way[node_id]:
+            del _under_way[node_id]
 
 
 def prove(context: WorkerContext, proof: DueProof) -> bool:

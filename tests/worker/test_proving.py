@@ -52,11 +52,14 @@ class Rig:
             )
         return self.replica
 
-    def claim(self, at: datetime | None = None) -> list[DueProof]:
+    def claim(
+        self, at: datetime | None = None, *, under_way: dict[int, int] | None = None
+    ) -> list[DueProof]:
         with self.sessions.begin() as session:
             return proofs.claim_due(
-                session, now=at or utc_now(), offline_after_seconds=9e5, busy_seconds=45
-            )
+                session, now=at or utc_now(), offline_after_seconds=9e5, busy_seconds=45,
+                under_way=under_way,
+            )  # fmt: skip
 
     def try_it(self, at: datetime | None = None) -> bool:
         [due] = self.claim(at)
@@ -160,6 +163,21 @@ def test_one_worker_at_a_time_tries_and_a_dead_one_is_succeeded(rig: Rig) -> Non
     assert len(rig.claim(now)) == 1
     assert rig.claim(now + timedelta(seconds=44)) == []
     assert len(rig.claim(now + timedelta(seconds=46))) == 1
+
+
+def test_a_node_with_many_engines_keeps_no_other_waiting(rig: Rig) -> None:
+    reports = [
+        ReplicaReport(f"m{n}", "m", "tgi", ReplicaState.READY, endpoint_url=rig.url)
+        for n in range(5)
+    ]
+    with rig.sessions.begin() as session:
+        node = session.get_one(Node, rig.node_id)
+        replicas.report_replicas(
+            session, node, reports, policy=POLICY, sealer=SEALER, now=utc_now()
+        )
+    assert len(rig.claim()) == proofs.MOST_OF_A_NODE
+    assert rig.claim(under_way={rig.node_id: proofs.MOST_OF_A_NODE}) == []
+    assert len(rig.claim(under_way={rig.node_id: 1})) == 1
 
 
 def test_what_is_proven_stays_so_until_it_changes(rig: Rig) -> None:

@@ -7,6 +7,8 @@ has worked the replica is `starting`, or `failed` with what went wrong, and is t
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -21,6 +23,7 @@ from app.core.services.placement import Candidate, is_reachable, online_conditio
 KINDS = ("tgi",)
 LONGEST_PAUSE_SECONDS = 60
 BATCH = 32
+MOST_OF_A_NODE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,21 @@ def ask_for(row: Replica, *, now: datetime) -> None:
 
 
 def claim_due(
-    session: Session, *, now: datetime, offline_after_seconds: float, busy_seconds: float
+    session: Session,
+    *,
+    now: datetime,
+    offline_after_seconds: float,
+    busy_seconds: float,
+    limit: int = BATCH,
+    under_way: Mapping[int, int] | None = None,
 ) -> list[DueProof]:
-    """Replicas to try now, of nodes that are there; no other worker takes them for a while."""
+    """Replicas to try now, of nodes that are there; no other worker takes them for a while.
+
+    `under_way` counts the tries of each node that go on: a node whose engines hang keeps no
+    other's waiting.
+    """
+    tries = Counter(under_way or {})
+    full = [node_id for node_id, number in tries.items() if number >= MOST_OF_A_NODE]
     rows = session.execute(
         sa.select(
             Replica.id.label("replica_id"), Replica.node_id, Replica.model_name,
@@ -57,17 +72,21 @@ def claim_due(
         )
         .join(Node, Node.id == Replica.node_id)
         .where(
-            Replica.probe_at <= now, is_reachable(), online_condition(now, offline_after_seconds)
+            Replica.probe_at <= now, is_reachable(), Node.id.not_in(full),
+            online_condition(now, offline_after_seconds),
         )
         .order_by(Replica.probe_at)
-        .limit(BATCH)
+        .limit(limit)
     ).all()  # fmt: skip
     mark = now + timedelta(seconds=busy_seconds)
     due = []
     for row in rows:
         fields = dict(row._mapping)
         found = fields.pop("probe_at")
+        if tries[fields["node_id"]] >= MOST_OF_A_NODE:
+            continue
         if _move(session, fields["replica_id"], found, probe_at=mark):
+            tries[fields["node_id"]] += 1
             due.append(DueProof(Candidate(**fields), mark))
     return due
 
