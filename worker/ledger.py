@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import gevent
+import sqlalchemy as sa
 from gevent.event import AsyncResult, Event
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from app.core.clock import utc_now
-from app.core.database import Sessions
+from app.core.database import Queries, Sessions
 from app.core.services import claims, placement
 from app.core.services.claims import Claim, Ended, NotClaimed, Result
 from app.core.services.placement import Candidate
@@ -55,6 +56,7 @@ class Ledger:
         offline_after_seconds: float,
     ) -> None:
         self._sessions = sessions
+        self._engine: sa.Engine = sessions.kw["bind"]
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._offline_after_seconds = offline_after_seconds
@@ -78,7 +80,7 @@ class Ledger:
         """End a claimed run, together with whoever else ends now; None when it was lost."""
         return cast("Ended | None", self._put(_Entry(end=(claim, result))))
 
-    def candidates(self, session: Session) -> list[Candidate]:
+    def candidates(self, session: Queries) -> list[Candidate]:
         """Replicas that can take runs, as they were a moment ago."""
         if time.monotonic() > self._candidates_until:
             self._look(session)
@@ -90,7 +92,7 @@ class Ledger:
             with self._sessions() as session:
                 self._look(session)
 
-    def _look(self, session: Session) -> None:
+    def _look(self, session: Queries) -> None:
         self._candidates = placement.list_candidates(
             session, now=utc_now(), offline_after_seconds=self._offline_after_seconds
         )
@@ -151,6 +153,8 @@ class Ledger:
             entry.result.set_exception(error)
 
     def _commit(self, batch: list[_Entry]) -> list[Any]:
+        if all(entry.action is None for entry in batch):
+            return self._commit_moves(batch)
         with self._sessions() as session:
             try:
                 run_ids = [entry.run_id for entry in batch if entry.run_id]
@@ -166,6 +170,16 @@ class Ledger:
                 raise
         return results
 
+    def _commit_moves(self, batch: list[_Entry]) -> list[Any]:
+        """Nothing but runs that begin and end: those need no session, and are the most."""
+        with self._engine.begin() as connection:
+            run_ids = [entry.run_id for entry in batch if entry.run_id]
+            if run_ids:
+                claims.lock_claims(connection)
+            ended = self._finish_all(connection, [e.end for e in batch if e.end])
+            claimed = self._claim_all(connection, run_ids)
+        return [next(ended) if entry.end else claimed[entry.run_id] for entry in batch]
+
     @staticmethod
     def _result(
         entry: _Entry,
@@ -179,11 +193,11 @@ class Ledger:
 
     @staticmethod
     def _finish_all(
-        session: Session, ends: list[tuple[Claim, Result]]
+        session: Queries, ends: list[tuple[Claim, Result]]
     ) -> Iterator[Ended | None]:
         return iter(claims.finish_many(session, ends, now=utc_now()) if ends else ())
 
-    def _claim_all(self, session: Session, run_ids: list[int]) -> dict[int, Claim | NotClaimed]:
+    def _claim_all(self, session: Queries, run_ids: list[int]) -> dict[int, Claim | NotClaimed]:
         if not run_ids:
             return {}
         self._claimed_at = time.monotonic()
@@ -198,7 +212,7 @@ class Ledger:
             found |= self._claim(session, unserved)
         return found
 
-    def _claim(self, session: Session, run_ids: list[int]) -> dict[int, Claim | NotClaimed]:
+    def _claim(self, session: Queries, run_ids: list[int]) -> dict[int, Claim | NotClaimed]:
         found = claims.claim_runs(
             session, run_ids, candidates=self.candidates(session), worker=self._worker,
             lease_seconds=self._lease_seconds, now=utc_now(),

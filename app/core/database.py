@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 _BUSY_TIMEOUT_SECONDS = 30
 
@@ -60,6 +60,12 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 Sessions = sessionmaker[Session]
+
+AnySession = Session | scoped_session[Any]
+"""A session, or the one that is made when it is needed."""
+
+Queries = AnySession | sa.Connection
+"""Where a statement is executed: hot paths take the connection, which costs less."""
 
 
 def make_sessions(engine: sa.Engine) -> Sessions:

@@ -303,7 +303,7 @@ def start_run_with(
     """The same; `also(connection, run id)` writes more with it, its result comes second."""
     live, limits, now = live_runs(), run_limits(), utc_now()
     row = runs.new_run(
-        db.session(), caller, wanted, door=door, limits=limits,
+        db.session, caller, wanted, door=door, limits=limits,
         availability=live.availability, now=now, reply_to=live.hub.channel,
         is_attached=is_attached,
     )  # fmt: skip
@@ -315,8 +315,9 @@ def start_run_with(
         reader.close()
         raise
     run = LiveRun(live, caller, row["uid"], run_id, reader, is_attached=is_attached)
-    live.availability.renew(db.session(), limits, now)
-    release()
+    if live.availability.is_due():
+        live.availability.renew(db.session(), limits, now)
+        release()
     return run, result
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app.core.database import Queries
 from app.core.domain.runs import (
     RunRequest,
     RunState,
@@ -104,10 +105,11 @@ class Result:
     first_chunk_at: datetime | None = None
 
 
-def lock_claims(session: Session) -> None:
+def lock_claims(session: Queries) -> None:
     """Let one process at a time count places and take them, until the commit."""
-    if session.get_bind().dialect.name == "sqlite":
-        session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+    connection = session if isinstance(session, sa.Connection) else session.connection()
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         session.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIM_LOCK)))
 
@@ -142,7 +144,7 @@ _TAKE = (
 
 
 def claim_runs(
-    session: Session,
+    session: Queries,
     run_ids: Sequence[int],
     *,
     candidates: Sequence[Candidate],
@@ -208,7 +210,7 @@ def _claim_of(run: Any, candidate: Candidate, worker: str, now: datetime) -> Cla
     )
 
 
-def _leave(session: Session, run: Any, choice: placement.Choice, now: datetime) -> NotClaimed:
+def _leave(session: Queries, run: Any, choice: placement.Choice, now: datetime) -> NotClaimed:
     waited = (now - run.created_at).total_seconds()
     if choice.is_full:
         return NotClaimed(run.id, "full")
@@ -221,7 +223,7 @@ def _leave(session: Session, run: Any, choice: placement.Choice, now: datetime) 
 
 
 def _end_queued(
-    session: Session, run: Any, *, error_code: str, error: str, now: datetime
+    session: Queries, run: Any, *, error_code: str, error: str, now: datetime
 ) -> Ended | None:
     moved = session.execute(
         sa.update(Run)
@@ -293,7 +295,7 @@ _FINISH = (
 
 
 def finish_many(
-    session: Session, ends: Sequence[tuple[Claim, Result]], *, now: datetime
+    session: Queries, ends: Sequence[tuple[Claim, Result]], *, now: datetime
 ) -> list[Ended | None]:
     """End claimed runs; None for each that was taken from this worker meanwhile."""
     rows = [_finishing(claim, result, now) for claim, result in ends]
@@ -328,7 +330,7 @@ def _finishing(claim: Claim, result: Result, now: datetime) -> dict[str, Any]:
     }
 
 
-def _was_finished(session: Session, claim: Claim, result: Result, now: datetime) -> bool:
+def _was_finished(session: Queries, claim: Claim, result: Result, now: datetime) -> bool:
     """Whether the batch's update, and not somebody else, ended this run."""
     found = session.scalar(
         sa.select(sa.func.count()).where(

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
+from app.core.database import AnySession, Queries
 from app.core.domain.nodes import ValidStatus
 from app.core.models import IS_RUNNING, KnownModel, Node, Replica, Run
 
@@ -93,7 +93,7 @@ _CANDIDATES = (
 
 
 def list_candidates(
-    session: Session, *, now: datetime, offline_after_seconds: float
+    session: Queries, *, now: datetime, offline_after_seconds: float
 ) -> list[Candidate]:
     """Every replica that can take runs now, of all models."""
     since = now - timedelta(seconds=offline_after_seconds)
@@ -101,14 +101,15 @@ def list_candidates(
     return [Candidate(**row._mapping) for row in rows]
 
 
+_runs: Any = Run.__table__
 _OUTSTANDING = (
-    sa.select(Run.replica_id, sa.func.count())
-    .where(IS_RUNNING, Run.replica_id.is_not(None))
-    .group_by(Run.replica_id)
+    sa.select(_runs.c.replica_id, sa.func.count())
+    .where(IS_RUNNING, _runs.c.replica_id.is_not(None))
+    .group_by(_runs.c.replica_id)
 )
 
 
-def count_outstanding(session: Session) -> dict[int, int]:
+def count_outstanding(session: Queries) -> dict[int, int]:
     """Runs under way by replica."""
     rows = session.execute(_OUTSTANDING)
     return {replica_id: count for replica_id, count in rows if replica_id is not None}
@@ -145,6 +146,6 @@ def choose(
     return Choice(best, f"Least loaded of {len(fresh)}: {load} taken.{doubt}")
 
 
-def is_known(session: Session, model_name: str) -> bool:
+def is_known(session: AnySession, model_name: str) -> bool:
     """Whether some node has ever served this model."""
     return session.get(KnownModel, model_name) is not None

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app.core.database import AnySession
 from app.core.domain.accounts import Identity
 from app.core.domain.errors import Forbidden, ModelNotFound, NoCapacity, NotFound
 from app.core.domain.runs import RunRequest, RunState, Usage, request_to_json
@@ -52,11 +53,11 @@ class Availability:
         self._queued: dict[str, int] = {}
 
     def check(
-        self, session: Session, model_name: str, limits: RunLimits, now: datetime
+        self, session: AnySession, model_name: str, limits: RunLimits, now: datetime
     ) -> None:
         """Raise ModelNotFound or NoCapacity when a run of this model could not be served."""
         if not self._is_fresh(model_name, limits):
-            self._look(session, limits, now)
+            self.renew(session, limits, now)
         if model_name not in self._serving:
             if not placement.is_known(session, model_name):
                 raise ModelNotFound(f"The model `{model_name}` does not exist.", field="model")
@@ -70,10 +71,9 @@ class Availability:
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
 
-    def renew(self, session: Session, limits: RunLimits, now: datetime) -> None:
-        """Look again if it is time to; for when nobody waits for the answer."""
-        if time.monotonic() > self._seen_at + SNAPSHOT_SECONDS:
-            self._look(session, limits, now)
+    def is_due(self) -> bool:
+        """Whether it is time to look again; best done when nobody waits for the answer."""
+        return time.monotonic() > self._seen_at + SNAPSHOT_SECONDS
 
     def _is_fresh(self, model_name: str, limits: RunLimits) -> bool:
         if model_name not in self._serving:
@@ -82,7 +82,8 @@ class Availability:
         kept = ROOMY_SNAPSHOT_SECONDS if is_roomy else SNAPSHOT_SECONDS
         return time.monotonic() <= self._seen_at + kept
 
-    def _look(self, session: Session, limits: RunLimits, now: datetime) -> None:
+    def renew(self, session: AnySession, limits: RunLimits, now: datetime) -> None:
+        """Look again."""
         found = placement.list_candidates(
             session, now=now, offline_after_seconds=limits.offline_after_seconds
         )
@@ -91,7 +92,7 @@ class Availability:
         self._seen_at = time.monotonic()
 
 
-def count_queued(session: Session) -> dict[str, int]:
+def count_queued(session: AnySession) -> dict[str, int]:
     """Waiting runs by model."""
     return {row[0]: row[1] for row in session.execute(_COUNT_QUEUED)}
 
@@ -131,7 +132,7 @@ def submit_run(
 
 
 def new_run(
-    session: Session,
+    session: AnySession,
     caller: Identity,
     request: RunRequest,
     *,

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from app.core.database import Queries
 from app.core.domain.runs import RunState, Usage
 from app.core.models import UsageHour, UsageRecord
 
@@ -27,7 +28,7 @@ def milliseconds(start: datetime | None, end: datetime | None) -> int | None:
 
 
 def record(
-    session: Session, run: Any, *, state: RunState, tokens: Usage, now: datetime
+    session: Queries, run: Any, *, state: RunState, tokens: Usage, now: datetime
 ) -> None:
     """Write the usage of a run that ended outside a worker's claim."""
     row = {
@@ -40,7 +41,7 @@ def record(
 
 
 def record_claims(
-    session: Session, ends: Sequence[tuple[Claim, Result]], *, now: datetime
+    session: Queries, ends: Sequence[tuple[Claim, Result]], *, now: datetime
 ) -> None:
     """Write the usage of claims that ended."""
     if ends:
@@ -72,7 +73,7 @@ def _add_to_hour(dialect: str) -> Any:
     return statement.on_conflict_do_update(index_elements=["account_id", "hour"], set_=added)
 
 
-def _write(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+def _write(session: Queries, rows: Sequence[dict[str, Any]]) -> None:
     session.execute(_INSERT_RECORD, rows)
     sums: dict[tuple[int, datetime], dict[str, Any]] = {}
     for row in rows:
@@ -85,7 +86,8 @@ def _write(session: Session, rows: Sequence[dict[str, Any]]) -> None:
         total["output_tokens"] += row["output_tokens"] or 0
     # In one order everywhere, so that two workers never wait for each other in a circle.
     ordered = [sums[key] for key in sorted(sums)]
-    session.execute(_add_to_hour(session.get_bind().dialect.name), ordered)
+    bind = session if isinstance(session, sa.Connection) else session.get_bind()
+    session.execute(_add_to_hour(bind.dialect.name), ordered)
 
 
 @dataclass(frozen=True, slots=True)
