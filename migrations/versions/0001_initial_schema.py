@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises:
-Create Date: 2026-11-22 05:01:40.666391
+Create Date: 2026-11-22 05:26:05.384574
 
 """
 
@@ -145,6 +145,7 @@ def upgrade():
         sa.Column("last_sequence", sa.BigInteger(), nullable=False),
         sa.Column("is_merged", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("node_id", "bucket", name=op.f("pk_heartbeats")),
+        postgresql_with={"fillfactor": 70},
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -276,12 +277,10 @@ def upgrade():
         sa.PrimaryKeyConstraint("id", name=op.f("pk_nodes")),
         sa.UniqueConstraint("client_id", name=op.f("uq_nodes_client_id")),
         sa.UniqueConstraint("token_hash", name=op.f("uq_nodes_token_hash")),
+        postgresql_with={"fillfactor": 70},
     )
     with op.batch_alter_table("nodes", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_nodes_account_id"), ["account_id"], unique=False)
-        batch_op.create_index(
-            batch_op.f("ix_nodes_last_beat_at"), ["last_beat_at"], unique=False
-        )
         batch_op.create_index(batch_op.f("ix_nodes_updated_at"), ["updated_at"], unique=False)
 
     op.create_table(
@@ -665,7 +664,6 @@ def downgrade():
     op.drop_table("password_resets")
     with op.batch_alter_table("nodes", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_nodes_updated_at"))
-        batch_op.drop_index(batch_op.f("ix_nodes_last_beat_at"))
         batch_op.drop_index(batch_op.f("ix_nodes_account_id"))
 
     op.drop_table("nodes")

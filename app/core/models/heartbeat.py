@@ -23,7 +23,8 @@ class Heartbeat(Base):
     """
 
     __tablename__ = "heartbeats"
-    __table_args__ = ({"sqlite_with_rowid": False},)
+    # Room in a page for the beats that are merged into its rows.
+    __table_args__ = ({"sqlite_with_rowid": False, "postgresql_with": {"fillfactor": 70}},)
 
     node_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     # floor(unix time / 120), by the hub's clock.

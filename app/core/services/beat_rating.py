@@ -47,6 +47,8 @@ class Rater:
         self._devices: dict[int, tuple[_Registered, ...]] = {}
         self._joined_on: dict[int, date] = {}
         self._rated: dict[tuple[Any, ...], dict[str, Any]] = {}
+        # By node and what a beat calls its devices: mostly the same as in the beat before.
+        self._rated_beats: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         self._table: DeviceTable | None = None
         self._forget_at = 0.0
 
@@ -56,6 +58,7 @@ class Rater:
             self._forget_at = time.monotonic() + REMEMBER_SECONDS
             self._devices.clear()
             self._rated.clear()
+            self._rated_beats.clear()
             self._table = load_table(session)
         missing = [node_id for node_id in node_ids if node_id not in self._devices]
         for start in range(0, len(missing), 500):
@@ -74,7 +77,18 @@ class Rater:
 
         A beat without devices stands for those that the node is registered with.
         """
-        registered = self._devices[node_id]
+        key = (
+            node_id,
+            *[(one.index, one.name, one.vendor_id, one.device_id) for one in devices],
+        )
+        found = self._rated_beats.get(key)
+        if found is None:
+            found = self._rated_beats[key] = self._rate_all(self._devices[node_id], devices)
+        return found
+
+    def _rate_all(
+        self, registered: tuple[_Registered, ...], devices: Sequence[DeviceBeat]
+    ) -> list[dict[str, Any]]:
         if not devices:
             return [self._rate(one) for one in registered]
         by_index = {one.index: one for one in registered}
