@@ -79,7 +79,7 @@ def test_what_the_pages_say_reaches_the_model_as_fenced_data(
 
 def test_every_piece_leaves_at_once(api: httpx.Client, online: PutOnline) -> None:
     """The first text is there while the last answer has not been asked for."""
-    engine = online("slow", pause_seconds=0.1).engine
+    engine = online("slow", pause_seconds=0.05).engine
 
     with api.stream("POST", "/deepresearch/", json=ASK) as answer:
         flow = answer.iter_raw()
@@ -93,8 +93,8 @@ def test_every_piece_leaves_at_once(api: httpx.Client, online: PutOnline) -> Non
 def test_sub_questions_are_answered_at_the_same_time_on_several_nodes(
     api: httpx.Client, online: PutOnline
 ) -> None:
-    first = online("wide", pause_seconds=0.1)
-    second = online("wide", pause_seconds=0.1)
+    first = online("wide", pause_seconds=0.05)
+    second = online("wide", pause_seconds=0.05)
 
     api.post("/deepresearch/", json=ASK)
 
@@ -244,7 +244,7 @@ def test_asking_anew_ends_the_reading_of_the_first(
 def test_deleting_stops_it(
     api: httpx.Client, research_hub: RunningHub, online: PutOnline
 ) -> None:
-    online("doomed", pause_seconds=0.3)
+    online("doomed", pause_seconds=0.15)
     with api.stream("POST", "/deepresearch/", json=ASK) as answer:
         path = f"/deepresearch/{answer.headers['x-deepresearch-id']}/"
         flow = answer.iter_text()

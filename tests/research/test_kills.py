@@ -103,7 +103,7 @@ def steps_done(hub: RunningHub, job_id: str) -> list[str]:
 def test_two_killed_workers_leave_one_complete_report(
     own_hub: RunningHub, read: Callable[[], Reading]
 ) -> None:
-    engine = ResearchEngine(pause_seconds=0.25)
+    engine = ResearchEngine(pause_seconds=0.15)
     put_online(own_hub, "durable", engine)
     reading = read()
 
@@ -135,7 +135,7 @@ def test_two_killed_workers_leave_one_complete_report(
 def test_a_worker_that_stops_hands_its_research_over(
     own_hub: RunningHub, read: Callable[[], Reading]
 ) -> None:
-    engine = ResearchEngine(pause_seconds=0.15)
+    engine = ResearchEngine(pause_seconds=0.1)
     put_online(own_hub, "durable", engine)
     reading = read()
     reading.wait_for("## Plan")

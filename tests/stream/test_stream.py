@@ -309,8 +309,9 @@ def test_partial_text_of_a_run_that_never_began_is_empty(redis_client: Redis) ->
 
 
 def test_a_dead_web_process_is_told_once_per_run(
-    redis_url: str, hub: StreamHub, make_writer: MakeWriter
+    redis_url: str, hub: StreamHub, make_writer: MakeWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.core.stream.writer.PROBE_SECONDS", 0.1)
     gone: list[str] = []
     writer = make_writer(redis_url, on_reader_gone=gone.append, gone_after_seconds=0.4)
     with hub.subscribe("alive", replay=False) as reader:
@@ -328,8 +329,9 @@ def test_a_dead_web_process_is_told_once_per_run(
 
 
 def test_a_blip_is_not_a_dead_web_process(
-    redis_url: str, make_hub: MakeHub, make_writer: MakeWriter
+    redis_url: str, make_hub: MakeHub, make_writer: MakeWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.core.stream.writer.PROBE_SECONDS", 0.1)
     gone: list[str] = []
     writer = make_writer(redis_url, on_reader_gone=gone.append, gone_after_seconds=2.0)
     writer.write("r", TEXT, "nobody listens yet ", reply_to="weft:web:late")

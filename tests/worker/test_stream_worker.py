@@ -105,10 +105,10 @@ def test_a_job_longer_than_the_execution_ttl_is_kept_alive(
     wait_until(lambda: jobs.notes() == ["begun"])
     (member,) = jobs.client.zrange(jobs.queue.started_job_registry.key, 0, -1)
     first = jobs.client.zscore(jobs.queue.started_job_registry.key, member)
-    # Its first expiry is over and two rounds of cleaning have passed when it was moved so far.
+    # Its first expiry is over and a round of cleaning has passed when it was moved so far.
     wait_until(
         lambda: (
-            (jobs.client.zscore(jobs.queue.started_job_registry.key, member) or 0) > first + 4
+            (jobs.client.zscore(jobs.queue.started_job_registry.key, member) or 0) > first + 3
         )
     )
     assert jobs.failed() == []
