@@ -48,13 +48,14 @@ DUTIES: tuple[Duty, ...] = (
 
 LOCK_SECONDS: Final = 15.0
 STOP_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 5.0
 
-# Ours again, or nobody's: hold it; somebody else's: leave it.
+# Ours again, or nobody's: hold it; somebody else's, or not due: leave it for so many ms.
 HOLD_SCRIPT: Final = """
 local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[1] then return 0 end
+if owner and owner ~= ARGV[1] then return math.max(1, redis.call('PTTL', KEYS[1])) end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
+return 0
 """
 
 # Kept until the next time it is due, so that nobody else finds it due earlier.
@@ -71,10 +72,14 @@ class Schedule:
         self._duties = [(duty, _load(duty)) for duty in duties]
         self._owner = f"{socket.gethostname()}-{uuid.uuid4().hex}"
         self._running: dict[str, gevent.Greenlet] = {}
+        self._ask_at: dict[str, float] = {}
 
     def tick(self) -> None:
         """Start what is due; keep hold of what runs. Raises redis.RedisError."""
+        now = time.monotonic()
         for duty, function in self._duties:
+            if now < self._ask_at.get(duty.name, 0.0):
+                continue
             running = self._running.get(duty.name)
             if running is not None and not running.dead:
                 self._hold(duty)
@@ -87,8 +92,10 @@ class Schedule:
 
     def _hold(self, duty: Duty) -> bool:
         milliseconds = int(LOCK_SECONDS * 1000)
-        held = self._redis.eval(HOLD_SCRIPT, 1, _key(duty), self._owner, milliseconds)
-        return bool(held)
+        left: Any = self._redis.eval(HOLD_SCRIPT, 1, _key(duty), self._owner, milliseconds)
+        # Nobody finds it due earlier than this; but a lock may be lost with Redis.
+        self._ask_at[duty.name] = time.monotonic() + min(max(0, left) / 1000, LOOK_SECONDS)
+        return bool(left == 0)
 
     def _run(self, duty: Duty, function: Callable[[], Any]) -> None:
         began = time.monotonic()

@@ -128,7 +128,11 @@ class _Reader:
         return Chunk(text)
 
     def _delta(self, delta: dict[str, Any]) -> Chunk | None:
-        text = text_of(delta.get("content"))
+        content = delta.get("content")
+        if type(content) is str and len(delta) == 1 and content and "\0" not in content:
+            self.is_empty = False  # nearly every event of nearly every answer
+            return Chunk(content)
+        text = text_of(content)
         reasoning = text_of(delta.get("reasoning_content") or delta.get("reasoning"))
         calls = delta.get("tool_calls")
         tool_calls = tuple(_tool_call(call) for call in calls) if calls else ()
