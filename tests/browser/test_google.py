@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import OpenPage, look, sign_in
+from tests.browser.conftest import OpenPage, sign_in
 from tests.fixtures.accounts import Person
 from tests.fixtures.google import Issuer
 
@@ -53,11 +53,3 @@ def test_a_token_pushed_into_the_return_page_signs_nobody_in(
     page.goto("/sign-in/google/return")
     page.wait_for_url("**/sign-in")
     sign_in(page, owner)
-
-
-def test_the_button_is_accessible_and_fits_a_phone(new_page: OpenPage) -> None:
-    page = new_page()
-    for path in ("/sign-in", "/sign-up"):
-        page.goto(path)
-        assert look(page, path) == []
-        assert page.get_by_role("link", name="Continue with Google").is_visible()
