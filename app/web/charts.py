@@ -150,10 +150,16 @@ def _points(
         share = min(1.0, max(0.0, value / top))
         runs[-1].append((at * step, height - inset - share * (height - 2 * inset)))
     return [
-        run if len(run) > 1 else [*run, (run[0][0] + step / 4, run[0][1])]
+        run if len(run) > 1 else _dash(run[0], max(step / 4, width / 100), width)
         for run in runs
         if run
     ]
+
+
+def _dash(point: tuple[float, float], long: float, width: float) -> list[tuple[float, float]]:
+    """A point that stands alone, long enough to be seen."""
+    left = max(0.0, min(point[0], width - long))
+    return [(left, point[1]), (left + long, point[1])]
 
 
 def _line(points: Sequence[tuple[float, float]]) -> str:
@@ -198,7 +204,11 @@ def _figure(
         for at in range(0, 5, 2)
     )
     said = escape(f"{title}{f' ({unit})' if unit else ''}")
-    ticks = "".join(f"<span>{escape(form(top * part))}</span>" for part in (1, 0.5, 0))
+    is_scale = top != 1.0 or _largest(series) > 0  # else nothing is there to be measured
+    ticks = "".join(
+        f"<span>{escape(form(top * part)) if is_scale or not part else ''}</span>"
+        for part in (1, 0.5, 0)
+    )
     shown = "".join(f"<span>{escape(label)}</span>" for label in _thin(labels))
     return Markup(  # noqa: S704 - built from numbers and escaped text alone
         f'<figure class="chart"><figcaption class="chart-caption"><span>{said}</span>'

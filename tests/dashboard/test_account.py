@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import pytest
 from flask import Flask
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.blueprints.dashboard.browsers import browser_name
+from app.core.models import Account
 from app.core.services import credentials
 from tests.dashboard.conftest import Browser
 from tests.fixtures.accounts import PASSWORD, Person
@@ -85,7 +88,7 @@ def test_sessions_are_listed_and_one_can_be_ended(
 
     page = browser.open("/account").text
     assert "Phone &lt;b&gt;1&lt;/b&gt;" in page
-    assert page.count("this one") == 1
+    assert page.count("This one") == 1
     assert owner.session_secret not in page
     newest = re.findall(r"/account/sessions/([0-9a-f]{24})/end", page)[0]
 
@@ -103,3 +106,35 @@ def test_a_key_is_not_a_session(
 
     assert key.uid not in browser.open("/account").text
     assert browser.send(f"/account/sessions/{key.uid}/end").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("says", "shown"),
+    [
+        ("Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0",
+         "Firefox on Linux"),
+        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
+         "Chrome/142.0.0.0 Safari/537.36 Edg/142.0.0.0", "Edge on Windows"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 "
+         "(KHTML, like Gecko) Version/18.6 Mobile/15E148 Safari/604.1", "Safari on iPhone"),
+        ("Mozilla/5.0 (Linux; Android 15) AppleWebKit/537.36 Chrome/142.0 Mobile Safari/537.36",
+         "Chrome on Android"),
+        ("curl/8.14.1", "curl"),
+        ("x" * 300, "x" * 60),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_browsers_are_named_as_people_know_them(says: str, shown: str) -> None:
+    assert browser_name(says) == shown
+
+
+def test_who_signs_in_with_google_alone_is_not_asked_for_a_password(
+    browser: Browser, owner: Person, sessions: sessionmaker[Session]
+) -> None:
+    with sessions.begin() as session:
+        session.get_one(Account, owner.id).password_hash = None
+
+    page = browser.open("/account").text
+
+    assert 'name="current_password"' not in page
+    assert 'href="/forgot-password"' in page

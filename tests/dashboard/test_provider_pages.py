@@ -299,7 +299,7 @@ def test_the_table_is_filtered_and_paged(browser: Browser, rows: Rows, node: Nod
     assert "1–25 of 41 rows" in browser.open("/points").text
     assert "26–41 of 41" in browser.open("/points?page=2").text
     assert "10 rows," in browser.open(f"/points?start={since}&device_id=0x2684").text
-    assert "1 rows," in browser.open("/points?device_id=9476").text
+    assert "1 row," in browser.open("/points?device_id=9476").text
     assert "0 rows," in browser.open("/points?client_name=cellar").text
     assert "41 rows," in browser.open("/points?client_name=ATEL").text
 
@@ -312,13 +312,21 @@ def test_a_filter_that_means_nothing_is_refused(browser: Browser, query: str) ->
     assert browser.open(f"/points.csv?{query}").status_code == 400
 
 
+def test_who_has_no_points_is_told_how_to_earn_them(browser: Browser, rows: Rows) -> None:
+    page = browser.open("/points").text
+
+    assert 'href="/nodes/join"' in page
+    assert "Export as CSV" not in page
+    assert "Day by day" in browser.open("/points?client_name=cellar").text
+
+
 def test_nobody_sees_another_accounts_points(
     signed_in: SignedIn, rows: Rows, node: Node, outsider: Person
 ) -> None:
     provider_rows.add_points(rows, node)
     stranger = signed_in(outsider)
 
-    assert "0 rows," in stranger.open("/points").text
+    assert "No points yet" in stranger.open("/points").text
     assert "0 rows," in stranger.open(f"/points?client_id={node.client_id}").text
     assert len(stranger.open("/points.csv").text.splitlines()) == 1
 

@@ -7,6 +7,7 @@ from typing import Any
 from flask import Response, request, url_for
 from flask.typing import ResponseReturnValue
 
+from app.blueprints.dashboard.browsers import browser_name
 from app.blueprints.dashboard.pages import blueprint, page, see_other
 from app.blueprints.dashboard.presenters import ROLE_TEXTS, Question
 from app.blueprints.dashboard.views_auth import MIN_PASSWORD
@@ -43,6 +44,7 @@ def _account_page(
         "id": account.id,
         "role_text": ROLE_TEXTS.get(account.role, account.role),
         "created_at": account.created_at,
+        "has_password": account.password_hash is not None,
     }
     return page(
         "account", status=status, account=facts, form=shown, done=done, errors=errors or {},
@@ -58,7 +60,7 @@ def _signins() -> list[dict[str, Any]]:
         {
             "uid": row.uid,
             "kind": "Browser" if row.kind == CredentialKind.SESSION else "App",
-            "name": row.name[:120],
+            "name": browser_name(row.name),
             "since": row.created_at,
             "is_current": row.id == identity.credential_id,
         }

@@ -42,11 +42,13 @@ def show_points() -> ResponseReturnValue:
     found = points.list_points(session, wanted, page=number, page_size=PAGE_SIZE)
     chart = points_chart.chart_points(session, wanted, now=utc_now())
     given: dict[str, Any] = {name: text for name, text in form.items() if text and not errors}
+    figures = _account_figures()
+    is_new = not (found.count or figures["grants"] or given or errors or figures["is_held"])
     return page_or_part(
         "points", "_points_table", status=400 if errors else 200, form=form, errors=errors,
         is_filtered=bool(given), csv=url_for("dashboard.export_points", **given),
         rows=[_row(one) for one in found.rows], total=f"{found.total_e4 / E4:,.4f}",
-        page=_page(number, found.count, given), chart=_chart(chart), **_account_figures(),
+        page=_page(number, found.count, given), chart=_chart(chart), is_new=is_new, **figures,
     )  # fmt: skip
 
 

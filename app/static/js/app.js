@@ -160,6 +160,26 @@ document.addEventListener("click", (event) => {
   }
 });
 
+// ---- Forms ------------------------------------------------------------------
+// Once sent, a form says so and is not sent again; a page that comes back from the browser's
+// memory starts anew.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.method !== "post") return;
+  if (form.dataset.sent !== undefined) {
+    event.preventDefault();
+    return;
+  }
+  form.dataset.sent = "";
+  event.submitter?.setAttribute("aria-busy", "true");
+});
+
+window.addEventListener("pageshow", (event) => {
+  if (!event.persisted) return;
+  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+  for (const button of document.querySelectorAll("[aria-busy=true]")) button.removeAttribute("aria-busy");
+});
+
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   for (const menu of document.querySelectorAll("details[data-menu][open]")) {
