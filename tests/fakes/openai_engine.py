@@ -42,6 +42,7 @@ class OpenAIEngine:
     has_chat_template: bool = True
     keep_alive_comments: int = 0
     keep_alive_seconds: float = 0.0
+    token_seconds: float = 0.0  # between two tokens
     data_space: bool = True
     split_bytes: bool = False
     hangs_after_first: bool = False
@@ -177,6 +178,8 @@ class OpenAIEngine:
             if self.fault and index == (2 if self.fault in AFTER_TEXT else 1):
                 fail_in_stream(exchange, self.fault)
                 return
+            if self.token_seconds and index > 1:
+                exchange.wait(self.token_seconds)
             self._event(exchange, is_chat, {"content": text})
             if self.hangs_after_first:
                 exchange.hang()

@@ -18,8 +18,8 @@ from tests.fixtures.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("runs-kills")]
 FINAL = {"succeeded", "failed", "cancelled"}
-# An answer of about three seconds: long enough to be killed in.
-SLOW = {"tokens": tuple("abcdefghij"), "keep_alive_comments": 1, "keep_alive_seconds": 0.3}
+# An answer of two seconds: long enough to be killed in.
+SLOW = {"tokens": tuple("abcdefghij"), "token_seconds": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,7 @@ def test_readers_get_every_token_once_when_redis_is_killed_in_the_middle(
     for stream in streams:
         assert stream.begun.wait(15)
     own_hub.kill_redis()
+    assert not any(stream.ended_well for stream in streams)
     own_hub.redis.start()
     for stream in streams:
         stream.done.result(timeout=40)
