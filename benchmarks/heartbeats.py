@@ -27,6 +27,7 @@ from benchmarks.report import number, table
 NODES = 4_000
 CONNECTIONS = 64
 BURST = 20_000
+WORKER_CLASS = "app.local.web_worker.WebWorker"  # the hub's own
 GOAL_SHARE = 0.60
 GOAL_CPU_US = 700.0
 GOAL_BURST_SECONDS = 2.0
@@ -124,7 +125,7 @@ def start_bare(folder: Path) -> tuple[processes.Service, int]:
     """The bare function behind the same gunicorn."""
     port = processes.free_port()
     command = [
-        sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "1", "--keep-alive", "75",
+        sys.executable, "-m", "gunicorn", "-k", WORKER_CLASS, "-w", "1", "--keep-alive", "75",
         "--worker-connections", "4000", "-b", f"127.0.0.1:{port}", "benchmarks.bare_beat:app",
     ]  # fmt: skip
     service = processes.start(command, folder / "bare.log", cwd=weft.ROOT)

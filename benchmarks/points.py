@@ -10,6 +10,7 @@ the query and its rows as Python objects, without HTTP, JSON and Redis.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import random
 import tempfile
@@ -217,6 +218,8 @@ def _measure_in_turn(
     query: Query, sizes: list[tuple[sa.Engine, list[int]]], calls: int
 ) -> list[Times]:
     """One call on each size, then the next: a machine that slows down slows all of them."""
+    gc.collect()
+    gc.freeze()  # as a web process does once it has started
     chance = random.Random(7)
     found: list[Times] = [([], []) for _ in sizes]
     for number_of_call in range(calls + 20):

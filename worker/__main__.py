@@ -6,6 +6,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import gc  # noqa: E402
 import logging  # noqa: E402
 import sys  # noqa: E402
 
@@ -46,6 +47,9 @@ def main() -> int:
         on_tick=[schedule.tick],
     )
     tasks.hand_over_when(worker.is_stopping)
+    # What the start made stays: no collection need look at it.
+    gc.collect()
+    gc.freeze()
     try:
         finished = worker.work()
     finally:
