@@ -194,8 +194,8 @@ class StreamWorker(BaseWorker):
             self._activities[activity.execution.id] = activity
             self.executions[activity.execution.id] = activity.execution
             activity.greenlet = pool.spawn(self._run, activity)
-        # Behind the jobs in line: nobody waits for what is written about them.
-        gevent.spawn(self._record_begin, activities)
+        # After what the jobs begin with: nobody waits for what is written about them.
+        gevent.spawn_later(0.001, self._record_begin, activities)
 
     def _record_begin(self, activities: list[Activity]) -> None:
         try:
