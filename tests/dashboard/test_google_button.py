@@ -299,7 +299,10 @@ def test_closed_registration_is_closed_here_too(
 def test_without_googles_keys_it_says_so(trip: Trip) -> None:
     trip.issuer.is_broken = True
 
-    assert is_refused(trip, trip.come_back(trip.leave()), "asked right now", 503)
+    answer = trip.come_back(trip.leave())
+
+    assert is_refused(trip, answer, "asked right now", 503)
+    assert int(answer.headers["Retry-After"]) > 0
 
 
 def test_without_redis_people_still_come_in(

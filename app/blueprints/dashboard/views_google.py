@@ -33,6 +33,7 @@ from app.web.transaction import unit_of_work
 log = logging.getLogger(__name__)
 
 QUESTION_SECONDS = 600
+RETRY_SECONDS = 30
 _QUESTION = "weft_google"
 _MAX_NEXT = 1000  # it travels in a cookie
 _STALE = "That sign-in began elsewhere, or too long ago. Please try again."
@@ -104,7 +105,10 @@ def sign_in_with_google() -> ResponseReturnValue:
             login.begin_session(database, account.id)
     except DomainError as error:
         status, message = _refusal(error)
-        return sign_in_page(message=message, next=target, status=status)
+        answer = sign_in_page(message=message, next=target, status=status)
+        if status == 503:
+            answer.headers["Retry-After"] = str(error.retry_after_seconds or RETRY_SECONDS)
+        return answer
     return redirect(target, 303)
 
 
