@@ -178,16 +178,19 @@ class OpenAIEngine:
             if self.fault and index == (2 if self.fault in AFTER_TEXT else 1):
                 fail_in_stream(exchange, self.fault)
                 return
-            if self.token_seconds and index > 1:
-                exchange.wait(self.token_seconds)
-            self._event(exchange, is_chat, {"content": text})
-            if self.hangs_after_first:
-                exchange.hang()
+            self._token(exchange, is_chat, text, is_first=index == 1)
         finish = self.finish_reason if len(tokens) == len(self.tokens) else "length"
         self._event(exchange, is_chat, {}, finish)
         if self.hangs_after_finish:
             exchange.hang()
         self._end(exchange, body, len(tokens))
+
+    def _token(self, exchange: Exchange, is_chat: bool, text: str, *, is_first: bool) -> None:
+        if self.token_seconds and not is_first:
+            exchange.wait(self.token_seconds)
+        self._event(exchange, is_chat, {"content": text})
+        if self.hangs_after_first:
+            exchange.hang()
 
     def _end(self, exchange: Exchange, body: dict[str, Any], count: int) -> None:
         if self.sends_usage and body.get("stream_options", {}).get("include_usage"):
