@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 # Revocation takes effect within a second: nobody is remembered for longer.
 IDENTITY_SECONDS = 0.8
 _CACHE_SIZE = 20_000
-_CHEAP_CARRIERS = frozenset({"bearer", "key"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Servers join two headers of one name with a comma; no credential of ours has one.
 _TWO_HEADERS = re.compile(r"\s*(basic|token|bearer)\s[^,]*,\s*(basic|token|bearer)\s", re.I)
@@ -63,12 +62,6 @@ class IdentityCache:
         """The identity, when it was looked up a moment ago."""
         entry = self._entries.get(_digest(carrier, secret))
         return entry[1] if entry is not None and entry[0] > time.monotonic() else None
-
-    def is_due(self, carrier: str, secret: str) -> bool:
-        """Whether an identity is remembered, and half of its time is over."""
-        entry = self._entries.get(_digest(carrier, secret))
-        left = entry[0] - time.monotonic() if entry is not None else 0.0
-        return 0.0 < left < IDENTITY_SECONDS / 2
 
     def remember(self, carrier: str, secret: str, identity: Identity) -> None:
         """Keep an identity that has just been looked up."""
@@ -153,21 +146,6 @@ def _identify() -> Identity | None:
             raise Unauthenticated("Could not validate credentials")
         cache.remember(carrier.name, carrier.secret, identity)
     return identity
-
-
-def renew_identity() -> None:
-    """Look a caller with a key up again before its time is over; best when nobody waits.
-
-    Whoever calls often is then always remembered, and still never longer than a lookup allows.
-    """
-    cache: IdentityCache = current_app.extensions["weft_identities"]
-    for carrier in _header_carriers():
-        if carrier.name in _CHEAP_CARRIERS and cache.is_due(carrier.name, carrier.secret):
-            identity = carrier.verify()
-            if identity is None:
-                cache.clear()
-            else:
-                cache.remember(carrier.name, carrier.secret, identity)
 
 
 def _header_carriers() -> list[Carrier]:

@@ -10,12 +10,10 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator
-from datetime import datetime
 from typing import Any
 
 import redis
 from flask import Flask, Response, current_app, request
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.clock import utc_now
 from app.core.domain.accounts import Identity
@@ -44,7 +42,7 @@ from app.core.stream import (
     send_control,
 )
 from app.extensions import db
-from app.web.auth import IdentityCache, renew_identity
+from app.web.auth import IdentityCache
 from app.web.context import redis_client, settings
 from app.web.intake import Also, Intake
 from app.web.sse import client_line, sse_response
@@ -317,20 +315,7 @@ def start_run_with(
         reader.close()
         raise
     run = LiveRun(live, caller, row["uid"], run_id, reader, is_attached=is_attached)
-    _look_ahead(live, limits, now)
     return run, result
-
-
-def _look_ahead(live: LiveRuns, limits: RunLimits, now: datetime) -> None:
-    """While the worker is at it: what the next request would have to look up first."""
-    try:
-        renew_identity()
-        if live.availability.is_due():
-            live.availability.renew(db.session(), limits, now)
-    except SQLAlchemyError as error:
-        log.warning("looking ahead failed: %s", error)
-    finally:
-        release()
 
 
 def follow(caller: Identity, uid: str, run_id: int, *, after: int = 0) -> LiveRun:

@@ -21,7 +21,7 @@ from app.core.services import placement, usage
 from app.core.services.claims import Ended
 
 SNAPSHOT_SECONDS = 0.5
-# A snapshot that shows room to spare serves the next request too: it is renewed behind it.
+# A snapshot that shows room to spare holds for longer: a run more does no harm then.
 ROOMY_SNAPSHOT_SECONDS = 1.5
 _RETRY_AFTER_SECONDS = 15
 
@@ -45,7 +45,7 @@ class Submitted:
 
 
 class Availability:
-    """Which models can be asked for now, looked up at most twice a second per process."""
+    """Which models can be asked for now, looked up now and then in each process."""
 
     def __init__(self) -> None:
         self._seen_at = float("-inf")
@@ -57,7 +57,7 @@ class Availability:
     ) -> None:
         """Raise ModelNotFound or NoCapacity when a run of this model could not be served."""
         if not self._is_fresh(model_name, limits):
-            self.renew(session, limits, now)
+            self._look(session, limits, now)
         if model_name not in self._serving:
             if not placement.is_known(session, model_name):
                 raise ModelNotFound(f"The model `{model_name}` does not exist.", field="model")
@@ -71,10 +71,6 @@ class Availability:
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
 
-    def is_due(self) -> bool:
-        """Whether it is time to look again; best done when nobody waits for the answer."""
-        return time.monotonic() > self._seen_at + SNAPSHOT_SECONDS
-
     def _is_fresh(self, model_name: str, limits: RunLimits) -> bool:
         if model_name not in self._serving:
             return False
@@ -82,8 +78,7 @@ class Availability:
         kept = ROOMY_SNAPSHOT_SECONDS if is_roomy else SNAPSHOT_SECONDS
         return time.monotonic() <= self._seen_at + kept
 
-    def renew(self, session: AnySession, limits: RunLimits, now: datetime) -> None:
-        """Look again."""
+    def _look(self, session: AnySession, limits: RunLimits, now: datetime) -> None:
         found = placement.list_candidates(
             session, now=now, offline_after_seconds=limits.offline_after_seconds
         )
