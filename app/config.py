@@ -200,8 +200,8 @@ class Settings(BaseModel):
         alias="STREAM_FLUSH_MS",
         ge=0,
         le=1000,
-        description="With 16 streams live or more, pieces of an answer gather for at most this long;"
-        " first pieces and ends never wait.",
+        description="With 16 streams live or more, answers that flow are read together this often;"
+        " what begins never waits.",
     )
 
     # Runs
