@@ -193,14 +193,15 @@ class Executor:
         message = str(outcome) if isinstance(outcome, Exception) else "The node went away."
         code = outcome.code if isinstance(outcome, EngineError) else None
         log.info("run %s leaves node %s: %s", claim.uid, claim.candidate.node_id, message)
-        self._context.ledger.forget_candidates()
         replica_id = claim.candidate.replica_id
 
         def write(session: Session) -> bool:
             claims.note_failure(session, replica_id, now=now)
             return claims.hand_on(session, claim, error=message, error_code=code, now=now)
 
-        if not self._context.ledger.do(write):
+        is_queued = self._context.ledger.do(write)
+        self._context.ledger.forget_candidates()
+        if not is_queued:
             return NotClaimed(claim.run_id, "gone")
         return self._context.ledger.claim(claim.run_id)
 

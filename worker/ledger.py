@@ -64,6 +64,7 @@ class Ledger:
         self._wake = Event()
         self._candidates: list[Candidate] = []
         self._candidates_until = 0.0
+        self._times_forgotten = 0
         self._looked_at = float("-inf")
         self._claimed_at = float("-inf")
         self._greenlet = gevent.spawn(self._run)
@@ -93,14 +94,19 @@ class Ledger:
                 self._look(session)
 
     def _look(self, session: Queries) -> None:
+        times_forgotten = self._times_forgotten
         self._candidates = placement.list_candidates(
             session, now=utc_now(), offline_after_seconds=self._offline_after_seconds
         )
         self._looked_at = time.monotonic()
-        self._candidates_until = self._looked_at + CANDIDATE_SECONDS
+        if (
+            times_forgotten == self._times_forgotten
+        ):  # else this may be what was to be forgotten
+            self._candidates_until = self._looked_at + CANDIDATE_SECONDS
 
     def forget_candidates(self) -> None:
         """Look again at the next claim: a replica failed or came back."""
+        self._times_forgotten += 1
         self._candidates_until = 0.0
 
     def close(self) -> None:

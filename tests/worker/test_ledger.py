@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.clock import utc_now
 from app.core.ids import new_uid
 from app.core.models import Run
+from app.core.services import placement
 from app.core.services.claims import Claim, NotClaimed
 from tests import fleet
 from tests.fixtures.accounts import Person
@@ -55,3 +57,26 @@ def test_a_model_that_is_first_served_a_moment_ago_gets_its_run_at_once(
     fleet.serve(sessions, node, "new")
 
     assert isinstance(ledger.claim(run_id), Claim)
+
+
+def test_what_was_looked_up_while_a_replica_failed_serves_one_claim_only(
+    ledger: Ledger,
+    sessions: sessionmaker[Session],
+    owner: Person,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet.serve(sessions, fleet.make_node(sessions, owner.id), "a", "b", "c")
+    list_candidates = placement.list_candidates
+    looks: list[int] = []
+
+    def look(*arguments: Any, **options: Any) -> list[placement.Candidate]:
+        found = list_candidates(*arguments, **options)
+        if not looks:
+            ledger.forget_candidates()
+        looks.append(len(found))
+        return found
+
+    monkeypatch.setattr(placement, "list_candidates", look)
+    for model in "abc":
+        assert isinstance(ledger.claim(make_run(sessions, owner, model)), Claim)
+    assert looks == [3, 3]
