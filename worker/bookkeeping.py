@@ -21,11 +21,13 @@ from rq.job import Job, JobStatus, Retry
 from rq.registry import StartedJobRegistry
 from rq.results import Result
 from rq.utils import now
+from rq.worker import BaseWorker
 
 RedisAway: Final = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
 """Redis is down, restarting, or not writable yet: wait and try again."""
 
 BEAT_BATCH: Final = 128
+CLEANING_LOCK_SECONDS: Final = 899  # as RQ takes it
 
 Answer = TypeVar("Answer")
 
@@ -118,6 +120,19 @@ def record_alive(
                 activity.execution.heartbeat(activity.started, ttl(activity.job), pipeline)
             pipeline.execute()
         gevent.sleep(0)
+
+
+def clean(worker: BaseWorker) -> None:
+    """RQ's own cleaning, also after a worker that was killed in the middle of its own.
+
+    RQ's lock would keep all others from it for a quarter of an hour. Who has held it for
+    longer than the pause between two rounds is dead.
+    """
+    for queue in worker.queues:
+        left = cast(int, worker.connection.ttl(queue.registry_cleaning_key))
+        if 0 <= left < CLEANING_LOCK_SECONDS - worker.maintenance_interval:
+            queue.release_maintenance_lock()  # type: ignore[no-untyped-call]
+    worker.run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
 
 def record_done(

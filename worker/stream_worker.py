@@ -341,7 +341,7 @@ class StreamWorker(BaseWorker):
     def _maintain(self) -> None:
         """RQ's own cleaning: abandoned jobs, stuck jobs, dead workers, expired results."""
         while True:
-            insist(self.run_maintenance_tasks, give_up=self._must_end)
+            insist(lambda: bookkeeping.clean(self), give_up=self._must_end)
             gevent.sleep(self.maintenance_interval)
 
     def _tick(self) -> None:

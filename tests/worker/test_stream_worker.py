@@ -97,6 +97,20 @@ def test_the_job_of_a_killed_worker_is_cleaned_up_by_another(
     assert "AbandonedJobError" in (fetch(jobs, job_id).latest_result().exc_string or "")
 
 
+def test_a_worker_that_was_killed_while_it_cleaned_keeps_no_other_from_it(
+    jobs: Jobs, start_worker: StartWorker
+) -> None:
+    job_id = jobs.add("wait_for", jobs.url, "never")
+    victim = start_worker(jobs.url, execution_ttl_seconds=2)
+    wait_until(lambda: jobs.notes() == ["begun"])
+    victim.signal(signal.SIGKILL)
+    victim.wait()
+    jobs.client.delete(jobs.queue.registry_cleaning_key)
+    assert jobs.queue.acquire_maintenance_lock()
+    start_worker(jobs.url, maintenance_seconds=1)
+    wait_until(lambda: jobs.failed() == [job_id])
+
+
 def test_a_job_longer_than_the_execution_ttl_is_kept_alive(
     jobs: Jobs, start_worker: StartWorker
 ) -> None:
