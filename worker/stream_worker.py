@@ -194,8 +194,8 @@ class StreamWorker(BaseWorker):
             self._activities[activity.execution.id] = activity
             self.executions[activity.execution.id] = activity.execution
             activity.greenlet = pool.spawn(self._run, activity)
-        # After what the jobs begin with: nobody waits for what is written about them.
-        gevent.spawn_later(0.001, self._record_begin, activities)
+        # Behind the jobs in line, and no later: who is killed now must be found by others.
+        gevent.spawn(self._record_begin, activities)
 
     def _record_begin(self, activities: list[Activity]) -> None:
         try:
