@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 pytest_plugins = [
     "tests.fixtures.accounts",
     "tests.fixtures.browser",
@@ -15,3 +17,8 @@ pytest_plugins = [
     "tests.fixtures.sockets",
     "tests.fixtures.web",
 ]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means here: two a core, since many tests wait for processes of theirs."""
+    return 2 * (os.cpu_count() or 1)
