@@ -129,6 +129,24 @@ SCENARIOS = (
         dialect=TORBIZ,
         targets=("weft",),
     ),
+    # One after the other, so that no queue hides the difference between two doors.
+    *(
+        Scenario(
+            name=name,
+            title=f"one short stream of {path} after the other",
+            concurrency=1,
+            tokens=1,
+            model="bench-0ms",
+            seconds=4.0,
+            warmup=1.0,
+            dialect=dialect,
+            targets=("weft",),
+        )
+        for name, path, dialect in (
+            ("one", "/v1/chat/completions", OPENAI),
+            ("torbiz-one", "/inference/stream/", TORBIZ),
+        )
+    ),
     Scenario(
         name="hold512",
         title="512 streams held, 100 tokens 100 ms apart",
