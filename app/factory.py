@@ -13,7 +13,7 @@ from app.blueprints import DIALECTS
 from app.cli import register_commands
 from app.config import Settings
 from app.core.database import engine_options, install_rules
-from app.extensions import csrf, db, htmx, login_manager, migrate
+from app.extensions import csrf, db, htmx, login_manager
 from app.web.auth import install_auth
 from app.web.converters import IntegerConverter
 from app.web.cors import install_cors
@@ -27,8 +27,11 @@ from app.web.relay import install_relay
 from app.web.security import install_security_headers
 
 
-def create_app(settings: Settings | None = None) -> Flask:
-    """The web application. Neither Redis nor the database has to run for this to work."""
+def create_app(settings: Settings | None = None, *, has_commands: bool = True) -> Flask:
+    """The web application. Neither Redis nor the database has to run for this to work.
+
+    `has_commands`: whether somebody may ask for `flask db` and the like.
+    """
     settings = settings or Settings.from_env()
     app = Flask("app", static_folder="static", template_folder="templates")
     _configure(app, settings)
@@ -47,7 +50,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(dialect.blueprint)
         if dialect.is_api:
             csrf.exempt(dialect.blueprint)  # API paths check it themselves, for cookies alone
-    register_commands(app)
+    if has_commands:
+        register_commands(app)
     install_heartbeats(app)
     install_relay(app)
     if settings.trusted_proxies:
@@ -82,7 +86,6 @@ def _init_extensions(app: Flask) -> None:
     db.init_app(app)
     with app.app_context():
         install_rules(db.engine)
-    migrate.init_app(app, db)
     login_manager.init_app(app)
     csrf.init_app(app)
     htmx.init_app(app)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -56,3 +59,10 @@ def tables(url: str) -> list[str]:
         return sa.inspect(engine).get_table_names()
     finally:
         engine.dispose()
+
+
+def test_a_web_process_does_not_carry_the_tools_of_migrations() -> None:
+    script = "import sys, gunicorn.arbiter, wsgi; sys.exit('alembic' in sys.modules)"
+    environment = {**os.environ, "SECRET_KEY": "k" * 32, "REDIS_URL": "unix:///nowhere"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+    assert done.returncode == 0
