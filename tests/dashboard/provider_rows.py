@@ -27,9 +27,10 @@ def today() -> date:
     return utc_now().astimezone(UTC).date()
 
 
-def add_beats(rows: Rows, node: Node, *, count: int, every: int = 1, **values: Any) -> None:
-    """`count` raw beats back from now, `every` so many buckets."""
-    now = int(utc_now().timestamp())
+def add_beats(rows: Rows, node: Node, *, count: int, every: int = 1, **values: Any) -> datetime:
+    """`count` raw beats back from now, `every` so many buckets. Gives the now that was meant."""
+    meant = utc_now()
+    now = int(meant.timestamp())
     with rows.sessions.begin() as session:
         for number in range(count):
             bucket = now // BUCKET_SECONDS - number * every
@@ -46,6 +47,7 @@ def add_beats(rows: Rows, node: Node, *, count: int, every: int = 1, **values: A
                     **{**fields, **values},
                 )
             )  # fmt: skip
+    return meant
 
 
 def add_days(rows: Rows, node: Node, *, count: int) -> None:

@@ -41,11 +41,11 @@ def test_a_chart_has_as_many_points_however_long_the_history(
 ) -> None:
     with sessions() as session:
         empty = node_history(session, node.id, span, now=utc_now())
-    provider_rows.add_beats(rows, node, count=1500)
+    now = provider_rows.add_beats(rows, node, count=1500)
     provider_rows.add_days(rows, node, count=90)
 
     with sessions() as session:
-        full = node_history(session, node.id, span, now=utc_now())
+        full = node_history(session, node.id, span, now=now)
 
     assert len(full) == len(empty) <= 90
     assert all(point.cpu is None for point in empty)
@@ -56,12 +56,12 @@ def test_a_chart_has_as_many_points_however_long_the_history(
 def test_a_point_is_the_mean_of_its_beats_and_bytes_a_second(
     rows: Rows, node: Node, sessions: sessionmaker[Session]
 ) -> None:
-    provider_rows.add_beats(
+    now = provider_rows.add_beats(
         rows, node, count=1, cpu_usage=40.0, network_rx=240_000, network_tx=12_000
     )
 
     with sessions() as session:
-        last = node_history(session, node.id, "1h", now=utc_now())[-1]
+        last = node_history(session, node.id, "1h", now=now)[-1]
 
     assert (last.cpu, last.received, last.sent) == (40.0, 2000.0, 100.0)
 
@@ -82,13 +82,12 @@ def test_each_gpus_history_is_the_mean_of_what_it_measured(
     rows: Rows, node: Node, owner: Person, sessions: sessionmaker[Session], span: str
 ) -> None:
     values = [[0, 50.0, 25.0, 61.5, 300.0], [1, None, None, 44.0, None]]
-    provider_rows.add_beats(rows, node, count=1500, device_values=values)
+    now = provider_rows.add_beats(rows, node, count=1500, device_values=values)
     provider_rows.add_beats(
         rows, rows.node(owner, "cellar"), count=50, device_values=[[0, 1.0]]
     )
 
     with sessions() as session:
-        now = utc_now()
         points = node_history(session, node.id, span, now=now)
         first, second = device_history(session, node.id, span, now=now)
 
