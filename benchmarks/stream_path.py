@@ -47,9 +47,9 @@ def redis_cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def write_tokens(url: str, streams: int, tokens: int, gap_ms: float, flush_ms: float) -> None:
+def write_tokens(url: str, streams: int, tokens: int, gap_ms: float) -> None:
     """The worker's side: every stream writes a token per gap, its send time inside."""
-    writer = StreamWriter(url, flush_ms=flush_ms)
+    writer = StreamWriter(url)
 
     def one(number: int) -> None:
         gevent.sleep(gap_ms / 1000 * number / streams)
@@ -125,7 +125,7 @@ def _last_line(process: subprocess.Popen[str]) -> dict[str, Any]:
     return found
 
 
-def measure_tokens(streams: int, tokens: int, gap_ms: float, flush_ms: float) -> None:
+def measure_tokens(streams: int, tokens: int, gap_ms: float) -> None:
     """One line of results."""
     with (
         TemporaryDirectory(prefix="weft-bench-") as folder,
@@ -136,13 +136,13 @@ def measure_tokens(streams: int, tokens: int, gap_ms: float, flush_ms: float) ->
         reader.stdout.readline()
         common = ("--streams", streams, "--tokens", tokens, "--gap-ms", gap_ms)
         before = redis_cpu_seconds(server.pid or 0)
-        writer = _spawn("write", "--url", server.url, *common, "--flush-ms", flush_ms)
+        writer = _spawn("write", "--url", server.url, *common)
         wrote, read = _last_line(writer), _last_line(reader)
         redis_cpu = redis_cpu_seconds(server.pid or 0) - before
     pacing = _last_line(_spawn("pace", *common))["cpu"]
     count = read["tokens"]
     print(
-        f"streams {streams:4} gap {gap_ms:.0f} ms flush {flush_ms:.0f} ms: "
+        f"streams {streams:4} gap {gap_ms:.0f} ms: "
         f"web {read['cpu'] / count * 1e6:.0f} us/token, "
         f"worker {(wrote['cpu'] - pacing) / count * 1e6:.0f} us/token "
         f"(pacing {pacing / count * 1e6:.0f} taken off), "
@@ -216,18 +216,17 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--gap-ms", type=float, default=10)
-    parser.add_argument("--flush-ms", type=float, default=0)
     parser.add_argument("--count", type=int, default=5000)
     given = parser.parse_args()
     if given.what == "tokens":
-        measure_tokens(given.streams, given.tokens, given.gap_ms, given.flush_ms)
+        measure_tokens(given.streams, given.tokens, given.gap_ms)
     elif given.what == "jobs":
         measure_jobs(given.count)
     elif given.what == "ring":
         for at_once in (1, 16, 64):
             measure_ring(given.count, at_once)
     elif given.what == "write":
-        write_tokens(given.url, given.streams, given.tokens, given.gap_ms, given.flush_ms)
+        write_tokens(given.url, given.streams, given.tokens, given.gap_ms)
     elif given.what == "read":
         read_tokens(given.url, given.streams)
     elif given.what == "pace":

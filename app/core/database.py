@@ -73,16 +73,16 @@ def make_sessions(engine: sa.Engine) -> Sessions:
     return sessionmaker(engine, expire_on_commit=False)
 
 
-def take_turns(session: Session, subject: str) -> None:
+def take_turns(session: Session | sa.Connection, subject: str) -> None:
     """Let one transaction at a time do what depends on `subject`, until it ends.
 
     Call it before the first read that a write depends on: whoever waited here sees what the
     other has committed. On SQLite all writers wait for each other.
     """
-    connection = session.connection()
+    connection = session if isinstance(session, sa.Connection) else session.connection()
     if connection.dialect.name == "postgresql":
         key = sa.func.hashtextextended(subject, 0)
-        session.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
     elif not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.domain.runs import RunState, Usage
 from app.core.ids import new_client_id, new_uid
 from app.core.models import Node, Replica, Run, UsageHour, UsageRecord
-from app.core.services import claims, placement, reaper
+from app.core.services import beat_sql, claims, placement, reaper
 from app.core.services.claims import Claim, NotClaimed, Result
 from app.core.services.reaper import Ring
 from tests.fixtures.accounts import Person
@@ -231,3 +231,11 @@ def test_an_overdue_run_ends_with_its_reason(session: Session, owner: Person) ->
     [ended] = reaper.end_overdue(session, now=NOON + timedelta(seconds=1))
     assert ended.error_code == "deadline_exceeded"
     assert reaper.end_overdue(session, now=NOON + timedelta(seconds=1)) == []
+
+
+@pytest.mark.postgres
+def test_claims_do_not_wait_for_heartbeats(sessions: sessionmaker[Session]) -> None:
+    with sessions() as ingester, sessions() as worker:
+        beat_sql.for_dialect("postgresql").serialise(ingester)
+        worker.execute(sa.text("SET LOCAL lock_timeout = '2s'"))
+        claims.lock_claims(worker)

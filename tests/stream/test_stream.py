@@ -346,21 +346,6 @@ def test_a_blip_is_not_a_dead_web_process(
     assert gone == []
 
 
-def test_coalescing_waits_under_load_and_never_for_the_end(
-    redis_url: str, hub: StreamHub, make_writer: MakeWriter
-) -> None:
-    writer = make_writer(redis_url, flush_ms=60_000)
-    for number in range(16):
-        writer.write(f"busy{number}", TEXT, "first", reply_to=hub.channel)
-    with hub.subscribe("busy0", replay=False) as reader:
-        assert reader.get(timeout=10) == Event(1, 1, TEXT, "first")
-        for piece in "abc":
-            writer.write("busy0", TEXT, piece, reply_to=hub.channel)
-        writer.end("busy0", END_VALUE, reply_to=hub.channel)
-        events = read_to_end(reader)
-    assert [(event.first, event.last) for event in events] == [(2, 4), (5, 5)]
-
-
 def test_control_messages_reach_every_hub_and_bad_ones_are_dropped(
     hub: StreamHub, redis_url: str, make_hub: MakeHub
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from app.core.database import Queries
+from app.core.database import Queries, take_turns
 from app.core.domain.runs import (
     RunRequest,
     RunState,
@@ -25,8 +25,6 @@ from app.core.models import IS_RUNNING, Replica, Run
 from app.core.services import placement, usage
 from app.core.services.placement import Candidate
 
-# Any number will do, as long as only claims use it.
-_CLAIM_LOCK = 0x77656674
 MAX_BACKOFF_SECONDS = 60
 NO_NODE_GRACE_SECONDS = 10
 NO_USAGE = Usage()
@@ -105,13 +103,9 @@ class Result:
     first_chunk_at: datetime | None = None
 
 
-def lock_claims(session: Queries) -> None:
+def lock_claims(session: Session | sa.Connection) -> None:
     """Let one process at a time count places and take them, until the commit."""
-    connection = session if isinstance(session, sa.Connection) else session.connection()
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
-        session.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIM_LOCK)))
+    take_turns(session, "claims")
 
 
 # Statements of the hot path are built once: building one costs more than running it.

@@ -23,7 +23,6 @@ MOST_UNACKNOWLEDGED_BYTES: Final = 4 * 1024 * 1024
 BATCH_BYTES: Final = 1024 * 1024
 RESENT_SECONDS: Final = 5.0
 MOST_RESENT: Final = 20_000
-COALESCE_FROM_RUNS: Final = 16
 REPLY_SECONDS: Final = 10.0
 PROBE_SECONDS: Final = 1.0
 
@@ -33,9 +32,6 @@ log = logging.getLogger(__name__)
 class StreamWriter:
     """One per worker process. `write` and `end` of one run are called by one job only.
 
-    `flush_ms`: with 16 runs or more alive, wait this long for more pieces before each
-    round trip (never for the first piece of a run or for its end). Saves CPU under load,
-    costs that much latency.
     `on_reader_gone(run_id)` is called once when the web process that waits for a run has
     been deaf for `gone_after_seconds`; it runs in the writer and must not block.
     """
@@ -44,22 +40,17 @@ class StreamWriter:
         self,
         redis_url: str,
         *,
-        flush_ms: float = 0,
         on_reader_gone: Callable[[str], None] | None = None,
         gone_after_seconds: float = 5.0,
         most_unacknowledged_bytes: int = MOST_UNACKNOWLEDGED_BYTES,
     ) -> None:
         self._pool = wire_pool(redis_url)
-        self._flush_seconds = flush_ms / 1000
         self._limit = most_unacknowledged_bytes
         self._runs: dict[str, RunTrack] = {}
         self._pending: deque[Entry | threading.Event] = deque()
         self._sent: deque[tuple[float, Entry]] = deque(maxlen=MOST_RESENT)
         self._channels = Channels(on_reader_gone, gone_after_seconds)
         self._wake = threading.Event()
-        self._hurry = threading.Event()
-        self._urgent: set[str] = set()
-        self._all_due: float | None = None
         self._closing = threading.Event()
         self._wire: Wire | None = None
         self._thread = threading.Thread(target=self._run, name="weft-write", daemon=True)
@@ -112,16 +103,13 @@ class StreamWriter:
     def flush(self, timeout: float) -> bool:
         """Wait until Redis has acknowledged all that was written; False when it did not."""
         done = threading.Event()
-        self._all_due = 0.0
         self._queue(done)
-        self._hurry.set()
         return done.wait(timeout)
 
     def close(self, timeout: float = 5.0) -> bool:
         """Flush and stop. False when something could not be written in time."""
         flushed = self.flush(timeout)
         self._closing.set()
-        self._hurry.set()
         self._wake.set()
         if not flushed and self._wire is not None:
             self._wire.close()
@@ -139,12 +127,8 @@ class StreamWriter:
         run.last += 1
         entry = Entry(run, run.last, kind, value)
         run.written += entry.size
-        is_urgent = run.is_fresh or kind == END
         run.is_fresh = False
         self._queue(entry)
-        if is_urgent:
-            self._urgent.add(run_id)
-            self._hurry.set()
         return run.last
 
     def _queue(self, item: Entry | threading.Event) -> None:
@@ -182,38 +166,19 @@ class StreamWriter:
             self._wake.clear()
             if not self._pending and not self._closing.is_set():
                 self._wake.wait(PROBE_SECONDS if self._channels.has_suspects else None)
-        if self._flush_seconds and len(self._runs) >= COALESCE_FROM_RUNS:
-            now = time.monotonic()
-            if self._all_due is None:
-                self._all_due = now + self._flush_seconds
-            self._hurry.wait(max(0.0, self._all_due - now))
-        else:
-            self._all_due = None
 
     def _take(self) -> tuple[list[Entry], list[threading.Event]]:
-        """The next batch, in order, pieces of one run merged.
-
-        Before all are due, only the runs in a hurry: the others go on gathering.
-        """
-        self._hurry.clear()
-        urgent, self._urgent = self._urgent, set()
-        takes_all = self._all_due is None or time.monotonic() >= self._all_due
-        if takes_all:
-            self._all_due = None
+        """The next batch, in order, pieces of one run merged."""
         taken: list[Entry] = []
         flushed: list[threading.Event] = []
-        left: list[Entry | threading.Event] = []
         size = 0
         while self._pending and size < BATCH_BYTES:
             item = self._pending.popleft()
-            if not isinstance(item, Entry):
-                flushed.append(item)
-            elif takes_all or item.run.run_id in urgent:
+            if isinstance(item, Entry):
                 taken.append(item)
                 size += item.size
             else:
-                left.append(item)
-        self._pending.extendleft(reversed(left))
+                flushed.append(item)
         return merge(taken), flushed
 
     def _exchange(self, batch: list[Entry], backoff: Backoff) -> None:
