@@ -28,6 +28,15 @@ def send_invitation(context: WorkerContext, account_id: int) -> None:
         make_mailer(context.settings).send(mail)
 
 
+def send_link_notice(context: WorkerContext, account_id: int) -> None:
+    """Tell an account by mail that a Google account was linked to it."""
+    site = context.settings.site_url
+    with unit_of_work(context.sessions) as session:
+        mail = password_reset.tell_of_link(session, account_id, now=utc_now(), site_url=site)
+    if mail is not None:
+        make_mailer(context.settings).send(mail)
+
+
 def make_mailer(settings: Settings) -> Mailer:
     """The mailer that the settings name."""
     return Mailer(settings.smtp_url, settings.mail_from, settings.data_dir / "mail")

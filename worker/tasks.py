@@ -48,6 +48,11 @@ def mail_invitation(account_id: str) -> None:
     mails.send_invitation(context(), int(account_id))
 
 
+def mail_link_notice(account_id: str) -> None:
+    """Tell an account by mail that a Google account was linked to it."""
+    mails.send_link_notice(context(), int(account_id))
+
+
 def research(job_id: str) -> None:
     """Drive one research job."""
     _researcher().execute(int(job_id))

@@ -30,10 +30,18 @@ QUEUES: Final = (RUNS, RESEARCH, DEFAULT)
 RUN_TASK: Final = "worker.tasks.execute_run"
 RESET_TASK: Final = "worker.tasks.mail_password_reset"
 INVITATION_TASK: Final = "worker.tasks.mail_invitation"
+LINK_NOTICE_TASK: Final = "worker.tasks.mail_link_notice"
 RESEARCH_TASK: Final = "worker.tasks.research"
 
 TASK_NAMES: frozenset[str] = frozenset(
-    {RUN_TASK, RESET_TASK, INVITATION_TASK, RESEARCH_TASK, "worker.tasks.ping"}
+    {
+        RUN_TASK,
+        RESET_TASK,
+        INVITATION_TASK,
+        LINK_NOTICE_TASK,
+        RESEARCH_TASK,
+        "worker.tasks.ping",
+    }
 )
 """Every task that may be enqueued, by dotted name; a worker refuses any other."""
 

@@ -15,6 +15,7 @@ from app.core.outbound import OutboundPolicy
 from app.core.services import accounts, credentials, google_signin, signin
 from app.core.services.google_signin import GoogleVerifier
 from app.web.context import redis_client, remote_address, settings, signin_policy
+from app.web.password_mail import request_link_notice
 
 # The key set's URL is the operator's own setting, and may lead into a private network.
 _OPERATORS_OWN = OutboundPolicy((ip_network("0.0.0.0/0"), ip_network("::/0")))
@@ -68,16 +69,22 @@ def refresh_jwt(
 def sign_in_with_google(session: Session, token: str, *, nonce: str | None = None) -> Account:
     """The account of whoever holds this Google ID token, made if need be.
 
-    A token that is not for this `nonce`, when there is one, is refused. Raises Unauthenticated, EmailNotVerified, Forbidden, and Unavailable when it is not set up.
+    A token that is not for this `nonce`, when there is one, is refused. An account that has a
+    password is told by mail when it is linked. Raises Unauthenticated, EmailNotVerified,
+    Forbidden, and Unavailable when it is not set up.
     """
     profile = _google_verifier().verify(token, nonce=nonce)
-    return google_signin.find_or_register(
+    account, is_new_link = google_signin.find_or_register(
         session,
         profile,
         may_register=settings().open_signup,
         ip=remote_address(),
         now=utc_now(),
     )
+    if is_new_link and account.password_hash is not None:
+        session.commit()  # the mail may not come before what it speaks of
+        request_link_notice(account.id)
+    return account
 
 
 def _google_verifier() -> GoogleVerifier:

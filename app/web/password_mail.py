@@ -8,7 +8,7 @@ import redis
 from flask import current_app
 
 from app.core.domain.errors import Unavailable
-from app.core.queue import INVITATION_TASK, RESET_TASK
+from app.core.queue import INVITATION_TASK, LINK_NOTICE_TASK, RESET_TASK
 from app.web.fields import MAX_LOGIN
 from app.web.live import LiveRuns
 from app.web.rates import limit_by_address
@@ -33,10 +33,22 @@ def request_invitation_mail(account_id: int) -> None:
 
     The account is there already: without Redis it is left to ask for the link itself.
     """
+    _enqueue_or_warn(INVITATION_TASK, account_id)
+
+
+def request_link_notice(account_id: int) -> None:
+    """Tell an account that Google opens it now too, and how to shut out who else has a password.
+
+    Whoever registered the address first may not be the one whom Google knows by it.
+    """
+    _enqueue_or_warn(LINK_NOTICE_TASK, account_id)
+
+
+def _enqueue_or_warn(task: str, account_id: int) -> None:
     try:
-        _enqueue(INVITATION_TASK, account_id)
+        _enqueue(task, account_id)
     except Unavailable:
-        log.warning("no invitation was sent to account %d: Redis does not answer", account_id)
+        log.warning("no mail went to account %d (%s): Redis does not answer", account_id, task)
 
 
 def _enqueue(task: str, argument: str | int) -> None:

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from app.config import Settings
 from tests.fixtures.accounts import PASSWORD, MakePerson, Person
 from tests.fixtures.google import CLIENT_ID, Issuer
+from tests.fixtures.mail import Mailbox
 
 DOORS = {"torbiz": "/client/google-auth/", "dualquery": "/api/auth/google"}
 
@@ -65,6 +66,41 @@ def test_once_linked_the_account_follows_the_google_user_not_the_address(
     knock(client, issuer.token())
     moved = issuer.token(email="elsewhere@example.org", email_verified=False)
     assert knock(client, moved).get_json()["user_id"] == owner.id
+
+
+class TestNotice:
+    """Whoever registered an address first may not be the one whom Google knows by it."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings, mailbox: Mailbox) -> Settings:
+        return settings.model_copy(update={"smtp_url": mailbox.url})
+
+    def test_a_linked_account_learns_of_it_and_can_shut_the_other_out(
+        self, client: FlaskClient, issuer: Issuer, owner: Person, settings: Settings,
+        run_jobs: Callable[[Settings], int], mailbox: Mailbox,
+    ) -> None:  # fmt: skip
+        body = {"email": owner.email, "password": PASSWORD}
+        squatter = client.post("/client/login/", json=body).get_json()["token"]
+        knock(client, issuer.token())
+
+        assert run_jobs(settings) == 1
+        assert mailbox.mails[0]["To"] == owner.email
+        chosen = {"password": "a fresh password"}
+        assert client.post(f"/client{mailbox.link()}/", json=chosen).status_code == 201
+        assert client.post("/client/login/", json=body).status_code == 401
+        headers = {"Authorization": f"Token {squatter}"}
+        assert client.get("/client/list/", headers=headers).status_code == 401
+
+    def test_is_sent_once_and_only_where_somebody_else_may_have_the_password(
+        self, client: FlaskClient, issuer: Issuer, owner: Person, settings: Settings,
+        run_jobs: Callable[[Settings], int],
+    ) -> None:  # fmt: skip
+        knock(client, issuer.token(email="new@example.org", sub="new"))
+        assert run_jobs(settings) == 0
+        knock(client, issuer.token())
+        assert run_jobs(settings) == 1
+        knock(client, issuer.token())
+        assert run_jobs(settings) == 0
 
 
 def test_another_google_user_with_that_address_is_refused(

@@ -153,20 +153,24 @@ def read_keys(document: Mapping[str, Any]) -> dict[str, str]:
 
 def find_or_register(
     session: Session, profile: GoogleProfile, *, may_register: bool, ip: str, now: datetime
-) -> Account:
+) -> tuple[Account, bool]:
     """The account of this Google user: by `sub`, else by verified e-mail, else a new one.
+
+    And whether an account that was here before was linked just now.
 
     Raises EmailNotVerified, Forbidden when registration is closed, AccountDisabled, and
     LinkedToAnother when somebody else's Google account has this address here.
     """
     account = session.scalar(sa.select(Account).where(Account.google_sub == profile.sub))
+    is_new_link = account is None
     if account is None:
         if not profile.is_email_verified:
             raise EmailNotVerified("Google has not verified this e-mail address.")
         email = accounts.normal_email(profile.email)
         account = session.scalar(sa.select(Account).where(Account.email == email))
         if account is None:
-            return _register(session, profile, may_register=may_register, ip=ip, now=now)
+            new = _register(session, profile, may_register=may_register, ip=ip, now=now)
+            return new, False
         if account.google_sub is not None:
             raise LinkedToAnother
         account.google_sub = profile.sub
@@ -175,7 +179,7 @@ def find_or_register(
         session.flush()
     if not account.is_active:
         raise AccountDisabled
-    return account
+    return account, is_new_link
 
 
 def _register(

@@ -37,6 +37,18 @@ Choose a password here within the next three days; the link works once:
 
 {link}
 """
+_LINK_TEXT = """Hello {username},
+
+your Weft account has been opened with the Google account of this e-mail address.
+From now on both open it: Google, and the password it had before.
+
+If you did not set that password yourself, choose a new one here within the next three days.
+That signs everybody out who uses the old one; the link works once:
+
+{link}
+
+API keys stay as they are: look through them on the page "API keys".
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,23 @@ def invite(session: Session, account_id: int, *, now: datetime, site_url: str) -
     )
     text = _INVITATION_TEXT.format(username=account.username, link=link)
     return Mail(account.email or "", "Your account on Weft", text)
+
+
+def tell_of_link(
+    session: Session, account_id: int, *, now: datetime, site_url: str
+) -> Mail | None:
+    """The mail after a Google account was linked to an account that has a password.
+
+    None when it has none: then nobody else can sign in.
+    """
+    account = session.get(Account, account_id)
+    if account is None or not account.is_active or account.password_hash is None:
+        return None
+    link = _make_link(
+        session, account, now=now, lifetime=INVITATION_LIFETIME, site_url=site_url
+    )
+    text = _LINK_TEXT.format(username=account.username, link=link)
+    return Mail(account.email or "", "Google now opens your Weft account", text)
 
 
 def is_usable(session: Session, uidb64: str, token: str, *, now: datetime) -> bool:
