@@ -91,6 +91,18 @@ def test_thinking_aloud_is_left_out() -> None:
     assert Cleaner(0).feed("<b>bold") == "<b>bold"
 
 
+def test_fences_of_the_prompt_are_not_repeated() -> None:
+    one = Cleaner(1)
+    parts = [one.feed(piece) for piece in ("<", "<<\nThe tower\n >>", ">\nis high.\n<<<")]
+    assert "".join(parts) + one.end() == "The tower\nis high.\n"
+
+
+def test_text_that_only_looks_like_a_fence_stays() -> None:
+    text = "<<\n>>> print(1)\ncat <<< x\n<<<<\n> quoted\n"
+    one = Cleaner(0)
+    assert one.feed(text) + one.end() == text
+
+
 def test_a_text_that_broke_off_goes_on_with_a_word_between() -> None:
     one = Cleaner(1)
     begun = one.feed("The tower is [")

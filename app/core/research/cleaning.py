@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.core.research.citations import CitationFilter
+from app.core.research.fences import FenceFilter
 
 # Between these, a text that broke off and its continuation are two words.
 _ENDS = ".,;:!?)]}\"'”’"
@@ -10,13 +11,14 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 
 class Cleaner:
-    """Drops a leading `<think>…</think>`, leading space, and citations of nothing.
+    """Drops a leading `<think>…</think>`, leading space, fences, and citations of nothing.
 
     What comes out depends on the whole text alone, not on where it was cut into pieces.
     """
 
     def __init__(self, source_count: int) -> None:
         self._citations = CitationFilter(source_count)
+        self._fences = FenceFilter()
         self._head: str | None = ""
         self._is_broken_off = False
         self.text = ""
@@ -27,21 +29,26 @@ class Cleaner:
             piece = self._pass_head(piece)
         elif self._is_broken_off and piece:
             piece = self._join(piece)
-        return self._keep(self._citations.feed(piece)) if piece else ""
+        return self._keep(self._filter(piece)) if piece else ""
 
     def end(self) -> str:
         """The rest, when nothing follows."""
         rest = ""
         if self._head is not None and not self._head.startswith(_OPEN):
-            rest = self._citations.feed(self._head)
+            rest = self._filter(self._head)
         self._head = None
+        rest += self._citations.feed(self._fences.end())
         return self._keep(rest + self._citations.end())
 
     def drop(self) -> None:
         """The text broke off: whatever was not given yet is forgotten."""
         self._head = None if self.text else ""
         self._citations.drop()
+        self._fences.drop(self.text)
         self._is_broken_off = bool(self.text)
+
+    def _filter(self, piece: str) -> str:
+        return self._citations.feed(self._fences.feed(piece))
 
     def _join(self, piece: str) -> str:
         """The first piece after a break: models begin it without the space that they mean."""

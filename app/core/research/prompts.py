@@ -12,6 +12,7 @@ from typing import Any
 
 from app.core.domain.research import Source
 from app.core.engines.messages import without_markdown_images
+from app.core.research.fences import FENCE, FENCE_END
 from app.core.research.passages import Passage, choose_passages
 from app.core.research.plan import MOST_QUESTIONS
 
@@ -20,8 +21,6 @@ LARGEST_CONTEXT_TOKENS = 32_768
 # Cautious: English has about four characters to a token, other scripts have fewer.
 _CHARACTERS_PER_TOKEN = 2.6
 _INSTRUCTION_CHARACTERS = 900
-_FENCE = "<<<"
-_FENCE_END = ">>>"
 
 Messages = tuple[dict[str, Any], ...]
 
@@ -58,8 +57,8 @@ class Ask:
 
 def fenced(text: str) -> str:
     """A stranger's text as data: it cannot end its own fence, nor have images fetched."""
-    plain = without_markdown_images(text).replace(_FENCE, "‹‹‹").replace(_FENCE_END, "›››")
-    return f"{_FENCE}\n{plain.strip()}\n{_FENCE_END}"
+    plain = without_markdown_images(text).replace(FENCE, "‹‹‹").replace(FENCE_END, "›››")
+    return f"{FENCE}\n{plain.strip()}\n{FENCE_END}"
 
 
 def ask_to_look(question: str, image_url: str, budget: Budget) -> Ask:
