@@ -195,6 +195,9 @@ class Settings(BaseModel):
     max_upload_bytes: Count = Field(
         10 * 2**30, alias="MAX_UPLOAD_BYTES", description="Largest uploaded file, bytes."
     )
+    dataset_max_bytes: Count = Field(
+        10_000_000_000, alias="DATASET_MAX_BYTES", description="Largest dataset, bytes."
+    )
     stream_flush_ms: float = Field(
         20.0,
         alias="STREAM_FLUSH_MS",

@@ -24,14 +24,16 @@ from rq.utils import utcformat
 
 RUNS: Final = "runs"
 RESEARCH: Final = "research"
+DATASETS: Final = "datasets"
 DEFAULT: Final = "default"
-QUEUES: Final = (RUNS, RESEARCH, DEFAULT)
+QUEUES: Final = (RUNS, RESEARCH, DATASETS, DEFAULT)
 
 RUN_TASK: Final = "worker.tasks.execute_run"
 RESET_TASK: Final = "worker.tasks.mail_password_reset"
 INVITATION_TASK: Final = "worker.tasks.mail_invitation"
 LINK_NOTICE_TASK: Final = "worker.tasks.mail_link_notice"
 RESEARCH_TASK: Final = "worker.tasks.research"
+INDEX_DATASET_TASK: Final = "worker.tasks.index_dataset"
 
 TASK_NAMES: frozenset[str] = frozenset(
     {
@@ -40,6 +42,7 @@ TASK_NAMES: frozenset[str] = frozenset(
         INVITATION_TASK,
         LINK_NOTICE_TASK,
         RESEARCH_TASK,
+        INDEX_DATASET_TASK,
         "worker.tasks.ping",
     }
 )
@@ -47,6 +50,7 @@ TASK_NAMES: frozenset[str] = frozenset(
 
 FAILURE_TTL_SECONDS: Final = 86_400
 TASK_TIMEOUT_SECONDS: Final = 600
+INDEX_TIMEOUT_SECONDS: Final = 3600
 MOST_RINGS_AT_ONCE: Final = 256
 
 # Ringing twice for the same attempt pushes once, unless the first ring is over.

@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises:
-Create Date: 2026-11-22 05:26:05.384574
+Create Date: 2026-11-22 07:32:25.099618
 
 """
 
@@ -173,6 +173,13 @@ def upgrade():
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "unwanted_files",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("unwanted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_unwanted_files")),
+    )
+    op.create_table(
         "usage_hours",
         sa.Column("account_id", sa.Integer(), nullable=False),
         sa.Column("hour", sa.DateTime(timezone=True), nullable=False),
@@ -224,6 +231,55 @@ def upgrade():
         )
         batch_op.create_index(
             batch_op.f("ix_credentials_device_hash"), ["device_hash"], unique=False
+        )
+
+    op.create_table(
+        "datasets",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uid", sa.String(length=24), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=1000), nullable=False),
+        sa.Column("original_name", sa.String(length=255), nullable=False),
+        sa.Column("format", sa.String(length=16), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("status_message", sa.String(length=500), nullable=True),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("checksum", sa.String(length=64), nullable=False),
+        sa.Column("file_name", sa.String(length=200), nullable=False),
+        sa.Column("headers", sa.JSON(), nullable=True),
+        sa.Column("preview_rows", sa.JSON(), nullable=True),
+        sa.Column("row_count", sa.BigInteger(), nullable=True),
+        sa.Column("column_count", sa.Integer(), nullable=True),
+        sa.Column("index_file", sa.String(length=200), nullable=True),
+        sa.Column("passage_count", sa.Integer(), nullable=True),
+        sa.Column("used_in_research", sa.Boolean(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("worker", sa.String(length=64), nullable=True),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("rung_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["accounts.id"], name=op.f("fk_datasets_account_id_accounts")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_datasets")),
+        sa.UniqueConstraint("account_id", "name", name=op.f("uq_datasets_account_id_name")),
+        sa.UniqueConstraint("uid", name=op.f("uq_datasets_uid")),
+    )
+    with op.batch_alter_table("datasets", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_datasets_account_id_created_at_id",
+            ["account_id", "created_at", "id"],
+            unique=False,
+        )
+        batch_op.create_index(
+            "ix_datasets_processing",
+            ["id"],
+            unique=False,
+            sqlite_where=sa.text("status = 'processing'"),
+            postgresql_where=sa.text("status = 'processing'"),
         )
 
     op.create_table(
@@ -671,6 +727,15 @@ def downgrade():
         batch_op.drop_index(batch_op.f("ix_enrolment_tokens_account_id"))
 
     op.drop_table("enrolment_tokens")
+    with op.batch_alter_table("datasets", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_datasets_processing",
+            sqlite_where=sa.text("status = 'processing'"),
+            postgresql_where=sa.text("status = 'processing'"),
+        )
+        batch_op.drop_index("ix_datasets_account_id_created_at_id")
+
+    op.drop_table("datasets")
     with op.batch_alter_table("credentials", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_credentials_device_hash"))
         batch_op.drop_index(batch_op.f("ix_credentials_account_id"))
@@ -678,6 +743,7 @@ def downgrade():
     op.drop_table("credentials")
     op.drop_table("audit_entries")
     op.drop_table("usage_hours")
+    op.drop_table("unwanted_files")
     op.drop_table("node_daily_stats")
     op.drop_table("known_models")
     op.drop_table("heartbeats")

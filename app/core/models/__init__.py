@@ -11,6 +11,7 @@ from app.core.models.account import (
 )
 from app.core.models.base import Base, Moment
 from app.core.models.catalog import ApkVersion, CatalogModel, DeviceType, KnownModel
+from app.core.models.dataset import Dataset, UnwantedFile
 from app.core.models.heartbeat import Heartbeat, NodeDailyStats
 from app.core.models.node import Device, HardwareRecord, Node, NodeAssignment, Replica
 from app.core.models.points import DevicePointsDaily, PointGrant
@@ -26,6 +27,7 @@ __all__ = [
     "Base",
     "CatalogModel",
     "Credential",
+    "Dataset",
     "Device",
     "DevicePointsDaily",
     "DeviceType",
@@ -44,6 +46,7 @@ __all__ = [
     "ResearchJob",
     "ResearchStep",
     "Run",
+    "UnwantedFile",
     "UsageHour",
     "UsageRecord",
 ]
