@@ -9,6 +9,9 @@ COPY wsgi.py .
 COPY app app
 COPY worker worker
 COPY migrations migrations
+# Handed out to machines that join, and not run here.
+COPY agent agent
+COPY requirements-model.txt .
 RUN install -d -o weft -g weft /var/lib/weft
 
 USER weft

@@ -45,6 +45,9 @@ OPEN = {
     "GET /static/<path:filename>",
     # The signature in the link is the credential.
     "GET /files/<kind>/<leaf>",
+    # The agent and the script that installs it: pip and curl have no account.
+    "GET /join.sh",
+    "GET /join/<filename>",
     # A published app: phones fetch it by its QR code, without signing in.
     "GET /apks/<package_name>/<version_code>.apk",
     # For load balancers and Prometheus.

@@ -66,7 +66,7 @@ def test_the_page_shows_the_machine_as_soon_as_it_joins(page: Page, hub: Hub) ->
     expect(page.get_by_text("Waiting for your machine…")).to_be_visible()
     page.get_by_role("button", name="Copy the command: Any machine").click()
     command = page.evaluate("navigator.clipboard.readText()")
-    assert command.startswith(f"python -m agent --hub {hub.url} --token wn_")
+    assert command.startswith(f"curl -fsSL {hub.url}/join.sh | sh -s -- --token wn_")
 
     enrol(hub, re.findall(r"wn_[\w-]+", command)[0])
     let_time_pass(page)

@@ -217,7 +217,7 @@ def test_with_a_token_for_two_it_waits_for_the_second(app: Flask, browser: Brows
 def test_each_way_to_serve_has_its_command(browser: Browser) -> None:
     page = browser.send("/nodes/join", hours="1", uses="1").text
 
-    assert page.count("python -m agent --hub ") == 3
+    assert page.count("/join.sh | sh -s -- --token wn_") == 3
     assert "--engine tgi" in page
     assert "--endpoint http://127.0.0.1:8001" in page
 

@@ -212,6 +212,7 @@ MAKERS: dict[str, Maker] = {
 NOBODYS = {
     "/v1/models/<path:model_name>": "which models there are is for every account to know",
     "/models/<version_id>": "the catalogue is for all to see; its changes are an admin's",
+    "/join/<filename>": "the agent is the same for everybody",
     "/apks/<package_name>/<version_code>": "phones fetch published apps by a QR code",
     "/apps/<package_name>/<version_code>": "an admin's: test_what_is_an_admins",
     "/admin/accounts/<account_id>": "an admin's: test_what_is_an_admins",

@@ -7,6 +7,7 @@ from flask import Response, current_app, make_response, request
 from app.blueprints.dashboard import (
     account,
     admin,
+    agent_download,
     apps,
     join,
     keys,
@@ -27,7 +28,7 @@ from app.web.dialects import ApiError, Dialect
 from app.web.validation import json_response
 
 __all__ = [
-    "account", "admin", "apps", "dialect", "join", "keys", "models", "node_parts", "nodes",
+    "account", "admin", "agent_download", "apps", "dialect", "join", "keys", "models", "node_parts", "nodes",
     "overview", "playground", "points", "research", "runs", "views_auth",
     "views_google", "views_password",
 ]  # fmt: skip

