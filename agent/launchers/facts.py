@@ -145,7 +145,7 @@ def _read_llamacpp(ask: _Ask, entry: dict[str, Any]) -> _Read:
     return (
         _whole(props.get("total_slots")),
         _whole(defaults.get("n_ctx")),
-        _words(props.get("build_info")),
+        _build(props.get("build_info")),
     )
 
 
@@ -186,3 +186,9 @@ def _whole(value: Any) -> int | None:
 
 def _words(value: Any) -> str | None:
     return str(value)[:100] if value else None
+
+
+def _build(value: Any) -> str | None:
+    """llama.cpp's build; one that was made outside its repository calls itself `b0-unknown`."""
+    build = _words(value)
+    return None if build == "b0-unknown" else build

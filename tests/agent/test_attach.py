@@ -73,6 +73,13 @@ def test_a_llamacpp_tells_its_slots_and_its_own_name_for_the_model() -> None:
     assert replica["served_name"] == openai_engine.MODEL
     assert replica["model_name"] == "my-model"
     assert replica["context_tokens"] == openai_engine.CONTEXT
+    assert replica["engine_version"] == "b11549-abc"
+
+
+def test_a_build_that_does_not_know_itself_is_no_version() -> None:
+    engine = OpenAIEngine(flavour="llamacpp", build="b0-unknown")
+    with openai_engine.serve(engine) as server:
+        assert described(make_launcher(server.url))["engine_version"] is None
 
 
 def test_a_relayed_engine_s_address_and_key_stay_here() -> None:

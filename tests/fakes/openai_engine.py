@@ -49,6 +49,7 @@ class OpenAIEngine:
     hangs_after_finish: bool = False
     input_length: int = 7
     total_slots: int = 4
+    build: str = "b11549-abc"
     missing_paths: frozenset[str] = field(default_factory=frozenset)
 
     def handle(self, exchange: Exchange) -> None:
@@ -83,7 +84,7 @@ class OpenAIEngine:
                 "/props": {
                     "total_slots": self.total_slots,
                     "default_generation_settings": {"n_ctx": CONTEXT},
-                    "build_info": "b11549-abc",
+                    "build_info": self.build,
                 }
             },
             "ollama": {"/api/version": {"version": "0.22.0"}},

@@ -109,7 +109,7 @@ def _facts(node: NodeView, beat: Beat | None) -> list[tuple[str, Any]]:
         ("Running for", duration(uptime) if uptime else None),
         ("Days with a heartbeat", node.uptime_days),
         ("Speed", f"{node.tflops:.1f} TFLOPS" if node.tflops else None),
-        ("Validity", node.valid_status),
+        ("Standing", node.valid_status),
         ("Client id", node.client_id),
     ]
 
