@@ -8,9 +8,13 @@ from app.web.context import settings
 from app.web.dialects import dialect_map
 
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
-_HEADERS = "Authorization, Content-Type, X-API-Key, Accept, Last-Event-ID, X-Requested-With"
+_HEADERS = (
+    "Authorization, Content-Type, X-API-Key, Accept, Last-Event-ID, X-Requested-With,"
+    " Range, If-Range, If-None-Match"
+)
 _EXPOSED = (
-    "X-Total-Count, X-DeepResearch-Id, X-Truncated, Retry-After, Content-Disposition, ETag"
+    "X-Total-Count, X-DeepResearch-Id, X-Truncated, Retry-After, Content-Disposition, ETag,"
+    " Content-Range"
 )
 
 

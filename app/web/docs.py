@@ -110,7 +110,8 @@ def _operation(
     status, answer = next(iter(operation["responses"].items()))
     contents: list[dict[str, Any]] = list(answer.get("content", {}).values())
     schema = contents[0].get("schema", {}) if contents else {}
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    bodies = operation.get("requestBody", {}).get("content", {})
+    body = bodies.get("application/json") or bodies.get("multipart/form-data") or {}
     parameters = [
         FieldRow(one["name"], _kind(one["schema"], schemas), one["required"], one["in"])
         for one in operation.get("parameters", [])

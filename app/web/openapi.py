@@ -106,6 +106,8 @@ def _collect_schemas(
             key = spec.endpoint
             if spec.body is not None:
                 wanted.append((f"{key} body", "validation", TypeAdapter(spec.body)))
+            if spec.form is not None:
+                wanted.append((f"{key} form", "validation", TypeAdapter(spec.form)))
             if spec.query is not None:
                 wanted.append((f"{key} query", "validation", TypeAdapter(spec.query)))
             if spec.answer is not None:
@@ -186,11 +188,23 @@ class _Operation:
             is_required = bool(self._resolved(schema).get("required"))
         if spec.form_bytes is not None or spec.files:
             files = {
-                name: {"type": "string", "contentMediaType": "application/octet-stream"}
+                name: {
+                    "type": "string",
+                    "contentMediaType": "application/octet-stream",
+                    "description": "A file.",
+                }
                 for name in spec.files
             }
-            content["multipart/form-data"] = {"schema": {"type": "object", "properties": files}}
+            content["multipart/form-data"] = {"schema": self._form_schema(files)}
         return {"required": is_required, "content": content}
+
+    def _form_schema(self, files: dict[str, Any]) -> dict[str, Any]:
+        if self._spec.form is None:
+            return {"type": "object", "properties": files}
+        key: _Key = (f"{self._spec.endpoint} form", "validation")
+        texts = self._resolved(self._schemas[key]).get("properties", {})
+        properties = {**files, **texts}
+        return {"type": "object", "properties": properties, "required": list(files)}
 
     def _responses(self) -> dict[str, Any]:
         spec = self._spec

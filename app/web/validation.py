@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from app.core.domain.errors import NotFound
 from app.web.dialects import Violation, dialect_map
 from app.web.errors import BadRequestBody
+from app.web.uploads import STREAMED
 
 View = Callable[..., Any]
 Model = TypeVar("Model", bound=BaseModel)
@@ -38,6 +39,7 @@ class RouteSpec:
     form_bytes: int | None = None
     files: tuple[str, ...] = ()
     also_answers: tuple[str, ...] = ()
+    form: type[BaseModel] | None = None
 
 
 apis: dict[str, Api] = {}
@@ -66,6 +68,7 @@ class Api:
         form_bytes: int | None = None,
         files: tuple[str, ...] = (),
         also_answers: tuple[str, ...] = (),
+        form: type[BaseModel] | None = None,
     ) -> Callable[[View], View]:
         """Register the decorated view for `method` and `rule`.
 
@@ -74,6 +77,8 @@ class Api:
         `is_open` routes answer without a credential. With `form_bytes` the body may also come
         as a form of so many bytes at most, with `files` in `request.files`.
         `also_answers` names media types that the route answers with on other wishes.
+        With `form` the view reads its multipart form itself, as it arrives: these fields,
+        and `files`.
         """
 
         def register(view: View) -> View:
@@ -90,9 +95,11 @@ class Api:
             self.blueprint.add_url_rule(rule, endpoint, wrapped, methods=[method])
             spec = RouteSpec(
                 method, rule, view, f"{self.blueprint.name}.{endpoint}", status,
-                body, query, answer, media_type, is_open, form_bytes, files, also_answers,
+                body, query, answer, media_type, is_open, form_bytes, files, also_answers, form,
             )  # fmt: skip
             self.routes.append(spec)
+            if form is not None:
+                STREAMED.add(spec.endpoint)
             return view
 
         return register

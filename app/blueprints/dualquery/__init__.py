@@ -6,13 +6,13 @@ from typing import Any
 
 from flask import Response
 
-from app.blueprints.dualquery import account_views
+from app.blueprints.dualquery import account_views, dataset_views
 from app.blueprints.dualquery.api import api, blueprint
 from app.web.auth import guard_api
 from app.web.dialects import ApiError, Dialect
 from app.web.validation import json_response
 
-__all__ = ["account_views", "dialect"]
+__all__ = ["account_views", "dataset_views", "dialect"]
 
 
 def render_error(error: ApiError) -> Response:

@@ -33,13 +33,15 @@ MAX_NAME = 255
 MAX_DESCRIPTION = 1000
 # The edges hand rows on and import no tables.
 DatasetRow = Dataset
-Order = Literal["newest", "oldest", "name", "largest"]
+Order = Literal["newest", "oldest", "name", "name_reversed", "largest", "smallest"]
 
 _ORDERS: dict[str, tuple[sa.UnaryExpression[Any], ...]] = {
     "newest": (Dataset.created_at.desc(), Dataset.id.desc()),
     "oldest": (Dataset.created_at.asc(), Dataset.id.asc()),
     "name": (sa.func.lower(Dataset.name).asc(), Dataset.id.asc()),
+    "name_reversed": (sa.func.lower(Dataset.name).desc(), Dataset.id.desc()),
     "largest": (Dataset.size_bytes.desc(), Dataset.id.desc()),
+    "smallest": (Dataset.size_bytes.asc(), Dataset.id.asc()),
 }
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
