@@ -89,6 +89,12 @@ class Exchange:
                 raise ClientGone
             left -= 0.02
 
+    def wait_for(self, is_so: Callable[[], bool]) -> None:
+        """Let time pass until it is so. ClientGone when the connection ends first."""
+        while not is_so():
+            if self._server.is_stopping or self._client_left(timeout=0.02):
+                raise ClientGone
+
     def hang(self) -> None:
         """Say nothing more until the client goes or the server stops."""
         self.keeps_alive = False

@@ -22,6 +22,7 @@ class ResearchEngine(OpenAIEngine):
     plan: str = "1. {}\n2. {}\n3. {}\n".format(*QUESTIONS)
     dies_after: int | None = None  # words of one answer, after which the connection breaks
     dies_in: str = ""  # only in answers of prompts that hold this
+    holds: dict[str, int] = field(default_factory=dict)  # subject: words before it falls silent
     asked: list[str] = field(default_factory=list)  # what each call was about, in order
     calls: list[dict[str, Any]] = field(default_factory=list)
 
@@ -37,12 +38,19 @@ class ResearchEngine(OpenAIEngine):
                 self.dies_after = None
                 exchange.cut()
                 return
+            if self.holds.get(subject) == index:
+                exchange.wait_for(lambda: subject not in self.holds)
             piece = word if index == 0 else f" {word}"
             self._event(exchange, True, {"content": piece})
             if self.pause_seconds:
                 exchange.wait(self.pause_seconds)
         self._event(exchange, True, {}, "stop")
         self._end(exchange, body, len(words))
+
+    def let_go(self, *subjects: str) -> None:
+        """Go on in the answers to these, or to all that are held."""
+        for subject in subjects or tuple(self.holds):
+            self.holds.pop(subject, None)
 
     def reply(self, messages: list[dict[str, Any]]) -> tuple[str, str]:
         """What the call is about, and the answer."""
