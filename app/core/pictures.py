@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from app.core.domain.errors import InvalidInput
-from app.core.offload import run_off_loop
+from app.core.offload import run_off_loop_in_turn
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 MAX_PIXELS = 40_000_000
@@ -29,17 +29,17 @@ class Picture:
 
 def check_picture(data: bytes, *, field: str = "image") -> Picture:
     """Decode a picture to see that it is one. Raises InvalidInput."""
-    return run_off_loop(_check, data, field)
+    return run_off_loop_in_turn(_check, data, field)
 
 
 def make_avatar(data: bytes, *, field: str = "profile_image") -> bytes:
     """The first frame as a WebP of at most 512 × 512, without metadata. Raises InvalidInput."""
-    return run_off_loop(_avatar, data, field)
+    return run_off_loop_in_turn(_avatar, data, field)
 
 
 def make_question_image(data: bytes, *, field: str = "image") -> tuple[bytes, str]:
     """The first frame for a vision model, without metadata, and its suffix. Raises InvalidInput."""
-    return run_off_loop(_question_image, data, field)
+    return run_off_loop_in_turn(_question_image, data, field)
 
 
 def _check(data: bytes, field: str) -> Picture:

@@ -11,7 +11,7 @@ from fpdf.enums import WrapMode, XPos, YPos
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from app.core.offload import run_off_loop
+from app.core.offload import run_off_loop_in_turn
 
 MOST_CHARACTERS = 300_000
 _FONT = "roboto"
@@ -28,7 +28,7 @@ Line = tuple[str, str, int]
 
 def render_pdf(title: str, text: str, *, facts: str) -> bytes:
     """The Markdown report under its question; `facts` is the small line below that."""
-    return run_off_loop(_render, title, text[:MOST_CHARACTERS], facts)
+    return run_off_loop_in_turn(_render, title, text[:MOST_CHARACTERS], facts)
 
 
 def _render(title: str, text: str, facts: str) -> bytes:

@@ -6,7 +6,7 @@ import html
 import logging
 import re
 
-from app.core.offload import run_off_loop
+from app.core.offload import run_off_loop_in_turn
 from app.core.research.plan import one_line
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
@@ -24,7 +24,7 @@ logging.getLogger("htmldate").setLevel(logging.CRITICAL)
 
 def read_page(body: bytes, content_type: str) -> tuple[str, str]:
     """Title and text of a page; empty where it has none. Off the event loop: it takes a while."""
-    title, text = run_off_loop(_read, body, content_type)
+    title, text = run_off_loop_in_turn(_read, body, content_type)
     return one_line(_CONTROL.sub("", title), 200), _CONTROL.sub("", text)[:MOST_CHARACTERS]
 
 
