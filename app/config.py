@@ -198,6 +198,16 @@ class Settings(BaseModel):
     dataset_max_bytes: Count = Field(
         10_000_000_000, alias="DATASET_MAX_BYTES", description="Largest dataset, bytes."
     )
+    dataset_index_passages: Count = Field(
+        50_000,
+        alias="DATASET_INDEX_PASSAGES",
+        description="Passages of up to 700 characters that research can search in one dataset.",
+    )
+    dataset_index_seconds: Count = Field(
+        120,
+        alias="DATASET_INDEX_S",
+        description="How long one dataset may be read for its search index, which then ends there.",
+    )
     stream_flush_ms: float = Field(
         20.0,
         alias="STREAM_FLUSH_MS",

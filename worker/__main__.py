@@ -11,7 +11,7 @@ import logging  # noqa: E402
 import sys  # noqa: E402
 
 from app.config import Settings  # noqa: E402
-from app.core.queue import DEFAULT, RESEARCH, RUNS, TASK_NAMES  # noqa: E402
+from app.core.queue import DATASETS, DEFAULT, RESEARCH, RUNS, TASK_NAMES  # noqa: E402
 from worker import tasks  # noqa: E402
 from worker.context import WorkerContext, build_context  # noqa: E402
 from worker.duties import Duties  # noqa: E402
@@ -20,6 +20,7 @@ from worker.schedule import Schedule  # noqa: E402
 from worker.stream_worker import StreamWorker  # noqa: E402
 
 RESEARCH_SLOTS = 64
+DATASET_SLOTS = 1  # each has a child process busy on a core
 DEFAULT_SLOTS = 32
 
 log = logging.getLogger("weft.worker")
@@ -41,7 +42,12 @@ def main() -> int:
     worker = StreamWorker(
         settings.redis_url,
         name=context.name,
-        slots={RUNS: settings.run_slots, RESEARCH: RESEARCH_SLOTS, DEFAULT: DEFAULT_SLOTS},
+        slots={
+            RUNS: settings.run_slots,
+            RESEARCH: RESEARCH_SLOTS,
+            DATASETS: DATASET_SLOTS,
+            DEFAULT: DEFAULT_SLOTS,
+        },
         task_names=TASK_NAMES,
         on_start=[duties.start],
         on_tick=[schedule.tick],

@@ -11,13 +11,16 @@ from gevent.pool import Group
 from gevent.queue import Queue
 
 from app.core.clock import utc_now
+from app.core.datasets.index_shelf import IndexShelf
 from app.core.domain.research import Source, StepKind, StepState
 from app.core.research import prompts, report
+from app.core.research.own_data import OwnData
 from app.core.research.plan import one_line, parse_plan
 from app.core.research.prompts import Budget
 from app.core.research.search import NoSearch, WebSearch
 from app.core.research.sources import Finder, Wanted, gather
-from app.core.services import research_work
+from app.core.services import dataset_work, research_work
+from app.core.services.dataset_work import Searchable
 from app.core.services.research_work import ResearchClaim, Step
 from app.core.storage import Storage
 from worker.context import WorkerContext
@@ -256,9 +259,15 @@ class Drive:
         return Budget(self._budget.context_tokens, shrink)
 
     def _finders(self) -> list[Finder]:
-        """Where to look. The caller's own documents will be one more."""
-        url = self._context.settings.search_url
-        return [WebSearch(url, self._context.policy) if url else NoSearch()]
+        """Where to look: what the caller has, then the web."""
+        settings, url = self._context.settings, self._context.settings.search_url
+        shelf = IndexShelf(Storage(settings.storage_url, settings.data_dir), settings.data_dir)
+        own = OwnData(self._own_datasets, shelf.path, site_url=settings.site_url)
+        return [own, WebSearch(url, self._context.policy) if url else NoSearch()]
+
+    def _own_datasets(self, account_id: int) -> list[Searchable]:
+        with self._context.sessions() as session:
+            return dataset_work.list_searchable(session, account_id)
 
     def _image_url(self) -> str:
         name = str(self._claim.image_file)

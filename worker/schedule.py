@@ -39,9 +39,11 @@ class Duty:
 DUTIES: tuple[Duty, ...] = (
     Duty("due jobs", 1, "worker.schedule.enqueue_due_jobs"),
     Duty("research", 1, "worker.tasks.reap_research"),
+    Duty("datasets", 2, "worker.tasks.reap_datasets"),
     Duty("proofs", 1, "worker.proving.prove_replicas"),
     Duty("model choice", 30, "worker.tasks.choose_models"),
     Duty("points", 600, "worker.housekeeping.settle_points"),
+    Duty("unwanted files", 600, "worker.tasks.sweep_files"),
     Duty("old heartbeats", 3600, "worker.housekeeping.expire_beats"),
     Duty("silent nodes", 3600, "worker.housekeeping.drop_silent_nodes"),
 )

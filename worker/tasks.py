@@ -9,6 +9,7 @@ from app.core.services import model_choice
 from worker import mails
 from worker.context import WorkerContext
 from worker.execution import Executor
+from worker.indexing import Indexer
 from worker.research import Researcher
 
 _state: dict[str, object] = {}
@@ -16,7 +17,7 @@ _state: dict[str, object] = {}
 
 def install(context: WorkerContext, executor: Executor) -> None:
     """Give the tasks of this process what they work with."""
-    _state.update(context=context, executor=executor)
+    _state.update(context=context, executor=executor, indexer=Indexer(context))
 
 
 def hand_over_when(is_stopping: Callable[[], bool]) -> None:
@@ -63,6 +64,21 @@ def reap_research() -> None:
     _researcher().reap()
 
 
+def index_dataset(dataset_id: str) -> None:
+    """Make the search index of one dataset."""
+    _indexer().execute(int(dataset_id))
+
+
+def reap_datasets() -> None:
+    """Ring for datasets that nobody indexes."""
+    _indexer().reap()
+
+
+def sweep_files() -> None:
+    """Delete files that no row names any more."""
+    _indexer().sweep()
+
+
 def choose_models() -> None:
     """Give idle nodes a model of the catalogue, where that is turned on."""
     ours = context()
@@ -73,6 +89,12 @@ def choose_models() -> None:
                 offline_after_seconds=ours.settings.offline_after_seconds,
             )
         )  # fmt: skip
+
+
+def _indexer() -> Indexer:
+    found = _state["indexer"]
+    assert isinstance(found, Indexer)  # noqa: S101 - install() put it there
+    return found
 
 
 def _researcher() -> Researcher:

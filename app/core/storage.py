@@ -50,7 +50,10 @@ class Storage:
 
         Raises TooLarge after `max_bytes`; whatever is raised, nothing is left behind.
         """
-        name = f"{kind}/{secrets.token_hex(16)}{suffix}"
+        return self.put_as(new_name(kind, suffix), blocks, max_bytes=max_bytes)
+
+    def put_as(self, name: str, blocks: Iterable[bytes], *, max_bytes: int) -> StoredFile:
+        """Write a new file under a name that `new_name` made; the rest as `put`."""
         digest = hashlib.sha256()
         size = 0
         with self._place.create(_checked(name)) as file:
@@ -144,7 +147,10 @@ class _Folder:
             return None
 
     def delete(self, name: str) -> None:
-        (self._root / name).unlink(missing_ok=True)
+        path = self._root / name
+        path.unlink(missing_ok=True)
+        # A writer that was killed left it; one that still writes fails at its end.
+        path.with_name(path.name + ".part").unlink(missing_ok=True)
 
     def local_path(self, name: str) -> Path | None:
         return self._root / name
@@ -216,6 +222,11 @@ def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise NotFound("There is no such file.")
     return name
+
+
+def new_name(kind: str, suffix: str = "") -> str:
+    """A name for a file that is not there yet."""
+    return f"{kind}/{secrets.token_hex(16)}{suffix}"
 
 
 def blocks_of(stream: IO[bytes]) -> Iterator[bytes]:

@@ -94,11 +94,11 @@ def delete_client(client_id: int) -> None:
     caller = _allowed(client_id)
     with unit_of_work() as session:
         account = accounts.get_account(session, client_id)
-        picture = profiles.remove_account(session, account, now=utc_now())
+        files = profiles.remove_account(session, account, now=utc_now())
         _note(caller, "account.delete", client_id)
     announce_revocation(client_id, None)
-    if picture:
-        storage().delete(picture)
+    for file in files:
+        storage().delete(file)
 
 
 def _change(

@@ -1,7 +1,4 @@
-"""Where research looks: a list of finders with one protocol.
-
-A finder for the caller's own datasets and documents is one more class in one more file.
-"""
+"""Where research looks: a list of finders with one protocol."""
 
 from __future__ import annotations
 
@@ -57,20 +54,35 @@ class Gathered:
 
 
 def gather(finders: Sequence[Finder], wanted: Wanted) -> Gathered:
-    """Ask every finder, drop doubles, number what is left."""
-    findings: list[Finding] = []
+    """Ask every finder, drop doubles, share the places among them, number what is left."""
+    brought: list[list[Finding]] = []
     notes: list[str] = []
     seen: set[str] = set()
     for finder in finders:
         found = finder.find(wanted)
         if found.note:
             notes.append(found.note)
+        fresh = []
         for finding in found.findings:
             if finding.url not in seen and finding.text.strip():
                 seen.add(finding.url)
-                findings.append(finding)
+                fresh.append(finding)
+        brought.append(fresh)
+    shares = share_places([len(one) for one in brought], MOST_SOURCES)
+    kept = [one for found, share in zip(brought, shares, strict=True) for one in found[:share]]
     sources = tuple(
         Source(number, finding.title or finding.url, finding.url, finding.text)
-        for number, finding in enumerate(findings[:MOST_SOURCES], 1)
+        for number, finding in enumerate(kept, 1)
     )
     return Gathered(sources, tuple(notes))
+
+
+def share_places(wanted: Sequence[int], places: int) -> list[int]:
+    """How many places each gets of those that it wants: one at a time, in turns."""
+    shares = [0] * len(wanted)
+    while places > 0 and any(share < most for share, most in zip(shares, wanted, strict=True)):
+        for at, most in enumerate(wanted):
+            if shares[at] < most and places > 0:
+                shares[at] += 1
+                places -= 1
+    return shares

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.core.domain.accounts import CredentialKind, Role
 from app.core.domain.errors import Conflict
 from app.core.models import Account, Credential, HardwareRecord, Node
-from app.core.services import accounts, nodes
+from app.core.services import accounts, datasets, nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +115,15 @@ def change_picture(
     return replaced
 
 
-def remove_account(session: Session, account: Account, *, now: datetime) -> str | None:
-    """Delete an account with its nodes; its picture's file, for the caller to delete.
+def remove_account(session: Session, account: Account, *, now: datetime) -> list[str]:
+    """Delete an account with its nodes and datasets; the files, for the caller to delete.
 
     Raises Conflict for the last admin: nobody could run the hub then.
     """
     if account.role == Role.ADMIN and _is_last_admin(session, account):
         raise Conflict("This is the last admin. Make another account an admin first.")
-    picture = account.avatar_file
+    files = [account.avatar_file] if account.avatar_file else []
+    files += datasets.remove_all(session, account.id, now=now)
     for record in session.scalars(
         sa.select(HardwareRecord).where(HardwareRecord.account_id == account.id)
     ):
@@ -132,7 +133,7 @@ def remove_account(session: Session, account: Account, *, now: datetime) -> str 
     ):
         nodes.remove_node(session, node, now=now)
     accounts.delete_account(session, account, now=now)
-    return picture
+    return files
 
 
 def _is_last_admin(session: Session, account: Account) -> bool:
