@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from functools import partial
 
 import redis
 from flask import Response, current_app, request
 
 from app.core.clock import utc_now
-from app.core.domain.errors import DomainError
-from app.core.offload import run_off_loop
+from app.core.domain.errors import DomainError, NotFound
 from app.core.queue import DATASETS, INDEX_DATASET_TASK
 from app.core.services import datasets
 from app.core.services.datasets import DatasetRow, NewDataset
@@ -33,6 +31,8 @@ CONTENT_TYPES = {
     "tar": "application/x-tar", "gz": "application/gzip",
 }  # fmt: skip
 FORMATS = tuple(CONTENT_TYPES)
+_TEXTS = frozenset({"txt", "md", "html", "json"})
+_BEGINNING_BYTES = 4000
 _SUFFIXES = frozenset(f".{name}" for name in FORMATS)
 
 
@@ -64,13 +64,14 @@ def receive_dataset(
 
 
 def _inspected(sent: SentFile, *, must_be_csv: bool, suffix_when_taken: bool) -> NewDataset:
-    look = partial(datasets.inspect, must_be_csv=must_be_csv)
     return NewDataset(
         name=sent.fields.get("name", "").strip() or sent.filename,
         description=sent.fields.get("description", ""),
         original_name=sent.filename,
         stored=sent.stored,
-        inspected=run_off_loop(look, storage(), sent.stored.name, sent.filename),
+        inspected=datasets.inspect(
+            storage(), sent.stored.name, sent.filename, must_be_csv=must_be_csv
+        ),
         suffix_when_taken=suffix_when_taken,
     )
 
@@ -119,6 +120,19 @@ def download_name(row: DatasetRow) -> str:
 def find_dataset(uid: str | None) -> DatasetRow:
     """One of the caller's datasets. Raises NotFound; `uid` is None for what is no id at all."""
     return datasets.find(reading(), current_identity().account_id, uid or "")
+
+
+def beginning_of(row: DatasetRow) -> str | None:
+    """The first lines of a document's text; None for what holds none."""
+    if row.format not in _TEXTS:
+        return None
+    try:
+        with storage().open(row.file_name) as file:
+            head = file.read(_BEGINNING_BYTES)
+    except NotFound:
+        return None
+    text = head.decode("utf-8-sig", "ignore").replace("\0", "")
+    return text if len(head) < _BEGINNING_BYTES else f"{text} …"
 
 
 def wants_link() -> bool:

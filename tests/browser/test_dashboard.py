@@ -15,7 +15,7 @@ from tests.fixtures.accounts import Person
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser-rooms")]
 
 ROOMS = (
-    "/", "/playground", "/research", "/runs", "/nodes", "/nodes/join", "/points", "/models",
+    "/", "/playground", "/research", "/data", "/runs", "/nodes", "/nodes/join", "/points", "/models",
     "/apps", "/keys", "/account",
     "/no-such-page",
 )  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.config import Settings
 from app.core.clock import utc_now
 from app.core.domain.accounts import Role
 from app.core.models import KnownModel, Node
@@ -100,10 +101,12 @@ def check_shape(name: str, body: Any) -> None:
 
 
 @pytest.fixture
-def filled(make_person: MakePerson, sessions: sessionmaker[Session]) -> dict[str, Any]:
+def filled(
+    make_person: MakePerson, sessions: sessionmaker[Session], settings: Settings
+) -> dict[str, Any]:
     """What `$name` stands for in the table, and who calls."""
     user, admin = make_person("ann"), make_person("boss", role=Role.ADMIN)
-    things = Things(sessions, user)
+    things = Things(sessions, user, settings.data_dir)
     node = make_node(sessions, make_person("provider").id)
     serve(sessions, node, "served-model")
     with sessions.begin() as session:

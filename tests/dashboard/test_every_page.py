@@ -15,6 +15,7 @@ ROOMS = (
     "/",
     "/playground",
     "/research",
+    "/data",
     "/runs",
     "/nodes",
     "/points",

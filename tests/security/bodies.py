@@ -64,6 +64,9 @@ def good_bodies(
         "aitip.login_post": {"email": caller.email, "password": PASSWORD},
         "aitip.refresh_post": {"refresh_token": caller.refresh_token},
         "aitip.create_key_post": {"name": "k"},
+        "aitip.change_dataset_put": {
+            "name": "n", "description": "d", "used_in_research": False
+        },
         "dualquery.register_post": {
             "email": names["email"], "password": PASSWORD, "name": "Fresh"
         },
@@ -129,4 +132,8 @@ def form_fields(caller: Person) -> dict[str, dict[str, str]]:
         "dashboard.delete_research": {},
         "dashboard.regenerate_research": {},
         "dashboard.stream_playground": {},
+        "dashboard.upload_data": {},
+        "dashboard.change_dataset": {"name": "n", "description": "d"},
+        "dashboard.use_dataset": {"used": "1"},
+        "dashboard.delete_data": {},
     }  # fmt: skip

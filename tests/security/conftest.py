@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.config import Settings
 from tests.fixtures.accounts import MakePerson, Person
 from tests.security.routes import Knocker
 from tests.security.sending import Sender
@@ -34,9 +35,9 @@ def owner(make_person: MakePerson) -> Person:
 
 
 @pytest.fixture
-def things(sessions: sessionmaker[Session], owner: Person) -> Things:
+def things(sessions: sessionmaker[Session], owner: Person, settings: Settings) -> Things:
     """Makes things of the owner's."""
-    return Things(sessions, owner)
+    return Things(sessions, owner, settings.data_dir)
 
 
 @pytest.fixture

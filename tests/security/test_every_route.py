@@ -199,7 +199,8 @@ def test_no_list_and_no_page_shows_a_strangers_things(
     seen = {r.name for r in routes if MARK.encode() in knock.ask(r, owner, "cookie").body}
     # And the owner sees them, so that the check above could fail.
     assert {"GET /gpu/list/", "GET /inference/", "GET /deepresearch/", "GET /nodes", "GET /keys",
-            "GET /client/list/", "GET /api/v1/api-keys", "GET /"} <= seen  # fmt: skip
+            "GET /client/list/", "GET /api/v1/api-keys", "GET /api/v1/datasets", "GET /api/datasets",
+            "GET /data", "GET /"} <= seen  # fmt: skip
 
 
 def test_a_strangers_id_in_a_query_opens_nothing(

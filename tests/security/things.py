@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,7 +22,8 @@ from app.core.models import (
     ResearchStep,
     Run,
 )
-from app.core.services import credentials
+from app.core.services import credentials, datasets
+from app.core.storage import Storage
 from tests.fixtures.accounts import Person
 from tests.fleet import TestNode, make_node, serve
 
@@ -33,9 +35,10 @@ MODEL = "shared-model"  # models' names are for all
 class Things:
     """Makes things of one account."""
 
-    def __init__(self, sessions: sessionmaker[Session], owner: Person) -> None:
+    def __init__(self, sessions: sessionmaker[Session], owner: Person, data_dir: Path) -> None:
         self.sessions = sessions
         self.owner = owner
+        self.data_dir = data_dir
         self._nodes = 0
         with sessions.begin() as session:
             if session.get(KnownModel, MODEL) is None:
@@ -181,8 +184,24 @@ class Things:
             )
         ).id
 
+    def dataset(self) -> str:
+        """The uid of a table that has been read."""
+        file = Storage("", self.data_dir).put_bytes(datasets.KIND, f"{MARK},b\n".encode())
+        told = datasets.Inspected(
+            "csv", datasets.DatasetKind.TABLE, (f"{MARK} a", "b"), ((f"{MARK} 1", "2"),), 1
+        )
+        new = datasets.NewDataset(
+            name=f"{MARK} table.csv", description=f"{MARK} described",
+            original_name=f"{MARK}.csv", stored=file, inspected=told, suffix_when_taken=True,
+        )  # fmt: skip
+        with self.sessions.begin() as session:
+            row = datasets.add(session, self.owner.id, new, now=utc_now())
+            row.status = datasets.DatasetStatus.READY
+            return row.uid
+
     def everything(self) -> None:
         """One of each kind."""
+        self.dataset()
         self.serving_node()
         self.inference()
         self.research()
@@ -196,6 +215,9 @@ Maker = Callable[[Things], dict[str, Any]]
 # What the ids in paths name. A new route needs its line here, or in NOBODYS.
 MAKERS: dict[str, Maker] = {
     "/api/v1/api-keys/<key_id>": lambda t: {"key_id": uid_as_uuid(t.key())},
+    "/api/v1/datasets/<dataset_id>": lambda t: {"dataset_id": uid_as_uuid(t.dataset())},
+    "/api/datasets/<dataset_id>": lambda t: {"dataset_id": t.dataset()},
+    "/data/<uid>": lambda t: {"uid": t.dataset()},
     "/client/list/<int:client_id>": lambda t: {"client_id": t.owner.id},
     "/deepresearch/<int:research_id>": lambda t: {"research_id": t.research()},
     "/gpu/list/<int:gpu_id>": lambda t: {"gpu_id": t.hardware()},

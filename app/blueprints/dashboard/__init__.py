@@ -9,6 +9,7 @@ from app.blueprints.dashboard import (
     admin,
     agent_download,
     apps,
+    data,
     join,
     keys,
     models,
@@ -28,7 +29,7 @@ from app.web.dialects import ApiError, Dialect
 from app.web.validation import json_response
 
 __all__ = [
-    "account", "admin", "agent_download", "apps", "dialect", "join", "keys", "models", "node_parts", "nodes",
+    "account", "admin", "agent_download", "apps", "data", "dialect", "join", "keys", "models", "node_parts", "nodes",
     "overview", "playground", "points", "research", "runs", "views_auth",
     "views_google", "views_password",
 ]  # fmt: skip

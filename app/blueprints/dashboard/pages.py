@@ -21,6 +21,7 @@ from app.core.domain.errors import Forbidden
 from app.extensions import csrf
 from app.web.auth import current_identity, find_identity, peek_session
 from app.web.pages import install_pages, wants_fragment
+from app.web.uploads import STREAMED
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -81,6 +82,7 @@ _ROOMS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Overview", "show_overview", "overview"),
             ("Playground", "show_playground", "playground"),
             ("Research", "show_research", "research"),
+            ("Data", "show_data", "datasets"),
             ("Runs", "show_runs", "runs"),
             ("API keys", "show_keys", "keys"),
         ),
@@ -106,7 +108,8 @@ def _guard() -> ResponseReturnValue | None:
     """Send visitors to the sign-in; refuse what a foreign page makes the browser send."""
     if request.method not in _SAFE_METHODS:
         _limit_upload()
-        csrf.protect()
+        if request.endpoint not in STREAMED:  # these read their form, and its token, themselves
+            csrf.protect()
     identity = find_identity()
     if identity is not None and identity.model_name is not None:
         raise Forbidden(f"This key opens the model {identity.model_name} under /v1 only.")

@@ -20,7 +20,7 @@ from app.core.domain.errors import (
     RateLimited,
     TooLarge,
 )
-from app.core.services import models, research
+from app.core.services import datasets, models, research
 from app.core.services.research import ResearchView, StepView
 from app.core.services.research_models import sees_images
 from app.core.stream import STEP, TEXT
@@ -71,7 +71,9 @@ def _room(*, status: int = 200, **values: Any) -> ResponseReturnValue:
     )  # fmt: skip
     values = {
         "form": {}, "rows": [_row(job) for job in jobs], "page": _page(number, total),
-        "sees_images": _sees_images(), "has_search": bool(settings().search_url), **values,
+        "sees_images": _sees_images(), "has_search": bool(settings().search_url),
+        "own_data": datasets.count_searchable(reading(), current_identity().account_id),
+        **values,
     }  # fmt: skip
     if status != 200:
         return page("research", status=status, **values)

@@ -24,7 +24,7 @@ from app.core.storage import StoredFile
 
 __all__ = [
     "KIND", "MAX_DESCRIPTION", "MAX_NAME", "DatasetKind", "DatasetRow", "DatasetStatus",
-    "Inspected", "NewDataset", "Order", "add", "change", "count", "find", "inspect", "page",
+    "Inspected", "NewDataset", "Order", "add", "change", "count", "count_searchable", "find", "inspect", "page",
     "remove", "remove_all", "storage_used",
 ]  # fmt: skip
 
@@ -189,6 +189,17 @@ def count(session: Session, account_id: int) -> int:
     """How many datasets an account has."""
     total = sa.select(sa.func.count()).select_from(Dataset)
     return session.scalar(total.where(Dataset.account_id == account_id)) or 0
+
+
+def count_searchable(session: Session, account_id: int) -> int:
+    """How many of an account's datasets its research reads."""
+    total = sa.select(sa.func.count()).select_from(Dataset)
+    wanted = (
+        Dataset.account_id == account_id,
+        Dataset.status == DatasetStatus.READY,
+        Dataset.used_in_research,
+    )
+    return session.scalar(total.where(*wanted)) or 0
 
 
 def _forget(session: Session, rows: Iterable[Dataset], now: datetime) -> list[str]:
