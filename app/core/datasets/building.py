@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).parents[3]
+from app.core.datasets.confined import run_confined
+
 _PROGRAM = "app.core.datasets.indexer"
-# The child ends itself in time; this is for one that can't.
-_SPARE_SECONDS = 30
+SPARE_SECONDS = 20  # to complete the file, when the time for reading is up
 _MOST_MESSAGE = 300
 
 KILLED = "It takes more memory or time to read than this hub allows."
@@ -44,23 +41,13 @@ def build_index(
     source: Path, target: Path, *, format_: str, name: str, limits: IndexLimits
 ) -> Built:
     """Write the index of `source` to `target`. Interrupted, it leaves no process behind."""
-    # It must not see our secrets, nor anything of the folder that we happen to be in.
-    environment = {"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
     arguments = (
         str(source), str(target), format_, name.replace("\0", ""), str(limits.passages),
-        str(limits.seconds), str(os.getpid()),
+        str(limits.seconds),
     )  # fmt: skip
-    with subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-sP", "-m", _PROGRAM, *arguments],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env=environment, cwd=target.parent,
-    ) as process:  # fmt: skip
-        try:
-            said, _ = process.communicate(timeout=limits.seconds + _SPARE_SECONDS)
-        except subprocess.TimeoutExpired:
-            return Built(error=KILLED)
-        finally:
-            process.kill()
+    said = run_confined(
+        _PROGRAM, arguments, seconds=limits.seconds + SPARE_SECONDS, folder=target.parent
+    )
     return _read(said, limits)
 
 

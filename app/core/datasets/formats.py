@@ -6,9 +6,11 @@ import io
 import itertools
 import json
 import re
-from typing import IO, Any
+from dataclasses import replace
+from typing import Any
 
 from app.core.datasets import csv_rows
+from app.core.datasets.csv_counter import count_rows
 from app.core.datasets.csv_rows import NotCsv
 from app.core.domain.datasets import PREVIEW_ROWS, DatasetKind, Inspected
 from app.core.domain.errors import InvalidInput
@@ -49,25 +51,28 @@ _LINES_NAMES = (".jsonl", ".ndjson")
 def inspect(
     storage: Storage, stored_name: str, original_name: str, *, must_be_csv: bool = False
 ) -> Inspected:
-    """What a stored file is. Call it off the event loop.
+    """What a stored file is, by its beginning: it takes milliseconds.
 
-    With `must_be_csv` the whole file is read and its rows are counted, without it only its
-    beginning. Raises InvalidInput: the file is empty, no CSV, or in no format known here.
+    With `must_be_csv` its rows are counted to the end: those of a large file by a process of
+    its own, so call this on the event loop and not in a thread. Raises InvalidInput: the file is empty, no CSV, or in no format known here.
     """
     with storage.open(stored_name) as file:
         head = file.read(HEAD_BYTES)
-        is_whole = len(head) < HEAD_BYTES
-        if not head.removeprefix(b"\xef\xbb\xbf").strip():
-            raise InvalidInput(EMPTY, field="file")
-        found = inspect_head(head, original_name, is_whole=is_whole, is_table=must_be_csv)
-        if not must_be_csv:
-            if found is None:
-                raise InvalidInput(UNKNOWN, field="file")
-            return found
-        if found is None or found.format != "csv":
-            raise InvalidInput(NO_CSV, field="file")
-        file.seek(0)
-        return _inspect_csv(file, head)
+    is_whole = len(head) < HEAD_BYTES
+    if not head.removeprefix(b"\xef\xbb\xbf").strip():
+        raise InvalidInput(EMPTY, field="file")
+    found = inspect_head(head, original_name, is_whole=is_whole, is_table=must_be_csv)
+    if not must_be_csv:
+        if found is None:
+            raise InvalidInput(UNKNOWN, field="file")
+        return found
+    if found is None or found.format != "csv":
+        raise InvalidInput(NO_CSV, field="file")
+    if not is_whole:
+        found = replace(found, row_count=_count_rows(storage, stored_name, head))
+    if not found.row_count:
+        raise InvalidInput(EMPTY, field="file")
+    return found
 
 
 def inspect_head(
@@ -161,19 +166,17 @@ def _as_csv(text: str, name: str, *, is_whole: bool, is_table: bool) -> Inspecte
     return _table(rows, None)
 
 
-def _inspect_csv(file: IO[bytes], head: bytes) -> Inspected:
-    """All of a CSV. Raises InvalidInput when it is none to its end, or has no row."""
-    text = _as_text(head, is_whole=len(head) < HEAD_BYTES) or ""
-    delimiter = csv_rows.sniff_delimiter(text, is_whole=len(head) < HEAD_BYTES)
+def _count_rows(storage: Storage, stored_name: str, head: bytes) -> int:
+    """Rows of a whole CSV without its header. Raises InvalidInput when it is none to its end."""
+    delimiter = csv_rows.sniff_delimiter(_as_text(head, is_whole=False) or "", is_whole=False)
+    local = storage.local_path(stored_name)
     try:
-        rows = csv_rows.rows_of(csv_rows.lines_of(file), delimiter)
-        first = list(itertools.islice(rows, PREVIEW_ROWS + 1))
-        count = len(first) + sum(1 for _ in rows) - 1
+        if local is None:
+            return count_rows(delimiter, blocks=storage.blocks(stored_name)) - 1
+        with local.open("rb") as file:
+            return count_rows(delimiter, source=file) - 1
     except NotCsv:
         raise InvalidInput(NO_CSV, field="file") from None
-    if count < 1:
-        raise InvalidInput(EMPTY, field="file")
-    return _table(first, count)
 
 
 def _table(rows: list[list[str]], row_count: int | None) -> Inspected:

@@ -6,12 +6,8 @@ secret in its environment, which may be killed without harm. Prints what it foun
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import json
-import logging
-import os
-import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,6 +17,8 @@ from typing import IO, Any
 
 from app.core.datasets import archives, sources
 from app.core.datasets.archives import TooMuch
+from app.core.datasets.building import SPARE_SECONDS
+from app.core.datasets.confined import confine
 from app.core.datasets.formats import HEAD_BYTES, inspect_head
 from app.core.datasets.index_file import Full, IndexWriter
 from app.core.datasets.sources import Rows, Text, Unreadable
@@ -29,8 +27,6 @@ from app.core.research.passages import split_passages
 
 MEMORY_BYTES = 2 * 2**30
 INDEX_BYTES = 2 * 2**30
-_SPARE_SECONDS = 20
-_PR_SET_PDEATHSIG = 1
 
 
 class TimeUp(BaseException):
@@ -39,15 +35,15 @@ class TimeUp(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to index."""
+    """What to index, and on whose behalf."""
 
+    parent: int
     source: Path
     target: Path
     format: str
     name: str
     most_passages: int
     seconds: int
-    parent: int
 
 
 @dataclass(slots=True)
@@ -65,7 +61,12 @@ class Result:
 
 def main(order: Order) -> dict[str, Any]:
     """Index; give what is to be printed."""
-    _limit(order)
+    confine(
+        order.parent, memory_bytes=MEMORY_BYTES, file_bytes=INDEX_BYTES,
+        seconds=order.seconds + SPARE_SECONDS,
+    )  # fmt: skip
+    signal.signal(signal.SIGALRM, _time_up)
+    signal.setitimer(signal.ITIMER_REAL, order.seconds)
     index = IndexWriter(order.target, most_passages=order.most_passages)
     work = _Work(order, index)
     try:
@@ -87,26 +88,6 @@ def main(order: Order) -> dict[str, Any]:
         "row_count": found.row_count, "kind": found.kind, "passages": found.passages,
         "is_cut": found.is_cut, "note": found.note,
     }  # fmt: skip
-
-
-def _limit(order: Order) -> None:
-    """Give up what is not needed, and die with whoever started this."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != order.parent:
-            os._exit(1)
-    logging.disable(logging.CRITICAL)
-    os.nice(10)
-    hard = order.seconds + _SPARE_SECONDS
-    for limit, value in (
-        (resource.RLIMIT_AS, MEMORY_BYTES),
-        (resource.RLIMIT_CPU, hard),
-        (resource.RLIMIT_FSIZE, INDEX_BYTES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
-    signal.signal(signal.SIGALRM, _time_up)
-    signal.setitimer(signal.ITIMER_REAL, order.seconds)
 
 
 def _time_up(_number: int, _frame: object) -> None:
@@ -240,9 +221,9 @@ def _is_control(letter: str) -> bool:
 
 
 def _order(arguments: Iterator[str]) -> Order:
-    source, target, format_, name, most, seconds, parent = arguments
+    parent, source, target, format_, name, most, seconds = arguments
     return Order(
-        Path(source), Path(target), format_, name, int(most), int(seconds), int(parent)
+        int(parent), Path(source), Path(target), format_, name, int(most), int(seconds)
     )
 
 
