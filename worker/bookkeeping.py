@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar, cast
-from uuid import uuid4
 
 import gevent
-from gevent.event import Event
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue
-from rq.executions import Execution, ExecutionRegistry
-from rq.job import Job, JobStatus, Retry
+from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE, Execution
+from rq.job import Job, Retry
 from rq.registry import StartedJobRegistry
-from rq.results import Result
 from rq.utils import now
 from rq.worker import BaseWorker
+
+from app.core.stream.wire import Asker
 
 RedisAway: Final = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
 """Redis is down, restarting, or not writable yet: wait and try again."""
 
 BEAT_BATCH: Final = 128
 CLEANING_LOCK_SECONDS: Final = 899  # as RQ takes it
+
+# What RQ leaves of a job without a result and without dependents (`Execution.delete`,
+# `Job.cleanup`): nothing. ARGV: job, execution, registry of jobs under way, seconds; of each.
+DONE_SCRIPT: Final = b"""
+local left, count, seconds = {}, 0, 0
+for i = 1, #ARGV, 4 do
+  local id, execution, job = ARGV[i], ARGV[i + 1], 'rq:job:' .. ARGV[i]
+  if redis.call('EXISTS', job .. ':dependents') == 1 then
+    left[#left + 1] = (i - 1) / 4
+  else
+    local both = id .. ':' .. execution
+    redis.call('DEL', job, 'rq:job::' .. id .. ':dependencies', 'rq:results:' .. id,
+      'rq:executions:' .. id, 'rq:execution:' .. both)
+    redis.call('ZREM', ARGV[i + 2], both)
+    redis.call('SREM', KEYS[2], both)
+    count, seconds = count + 1, seconds + tonumber(ARGV[i + 3])
+  end
+end
+redis.call('HINCRBY', KEYS[1], 'successful_job_count', count)
+redis.call('HINCRBYFLOAT', KEYS[1], 'total_working_time', string.format('%.6f', seconds))
+return left
+"""
 
 Answer = TypeVar("Answer")
 
@@ -41,8 +62,6 @@ class Activity:
     job: Job
     queue: Queue
     execution: Execution
-    # Set when Redis knows that the job is under way: its end may be written only then.
-    begun: Event = field(default_factory=Event)
     greenlet: gevent.Greenlet | None = None
     result: Any = None
     is_interruptible: bool = False
@@ -80,32 +99,6 @@ def interrupt(activity: Activity, error: BaseException) -> None:
         activity.greenlet.kill(error, block=False)
 
 
-def begin(worker_name: str, jobs: Iterable[Job], queue: Queue) -> list[Activity]:
-    """Name the executions. Once: recording them may have to be repeated, with the same ids."""
-    return [
-        Activity(job, queue, Execution(uuid4().hex, job.id, job.connection, worker_name))
-        for job in jobs
-    ]
-
-
-def record_begin(
-    redis: Redis, activities: Iterable[Activity], ttl: Callable[[Job], int]
-) -> None:
-    """Mark jobs as started by this worker, in one round trip. Safe to repeat."""
-    with redis.pipeline(transaction=True) as pipeline:
-        for activity in activities:
-            job, execution, seconds = activity.job, activity.execution, ttl(activity.job)
-            execution.save(ttl=seconds, pipeline=pipeline)
-            registry = ExecutionRegistry(job.id, redis)
-            registry.add(execution=execution, ttl=seconds, pipeline=pipeline)
-            activity.started.add_execution(execution, pipeline=pipeline, ttl=seconds)
-            pipeline.sadd(execution.worker_executions_key, execution.composite_key)
-            job.prepare_for_execution(execution.worker_name, pipeline=pipeline)
-            pipeline.persist(job.key)
-            pipeline.lrem(activity.queue.intermediate_queue_key, 1, job.id)
-        pipeline.execute()
-
-
 def record_alive(
     redis: Redis,
     activities: Iterable[Activity],
@@ -135,68 +128,34 @@ def clean(worker: BaseWorker) -> None:
     worker.run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
 
-def record_done(
-    redis: Redis, worker_key: str, done: Iterable[Activity], default_result_ttl: int
-) -> None:
-    """Write the success of jobs that need nothing special, in one round trip."""
-    seconds, count = 0.0, 0
-    with redis.pipeline(transaction=True) as pipeline:
-        for activity in done:
-            job = activity.job
-            seconds += _finish(activity, pipeline, job.get_result_ttl(default_result_ttl))
-            count += 1
-        pipeline.hincrby(worker_key, "successful_job_count", count)
-        pipeline.hincrbyfloat(worker_key, "total_working_time", seconds)
-        pipeline.execute()
+def record_done(asker: Asker, worker_name: str, done: Sequence[Activity]) -> list[Activity]:
+    """Write the success of jobs that need nothing special, in one round trip.
+
+    Gives those that other jobs wait for, which are left as they are. Raises OSError.
+    """
+    words: list[bytes] = []
+    for activity in done:
+        job = activity.job
+        job.ended_at = now()
+        seconds = (job.ended_at - job.started_at).total_seconds() if job.started_at else 0.0
+        names = (job.id, activity.execution.id, activity.started.key, f"{seconds:f}")
+        words += [name.encode() for name in names]
+    left = asker.ask_one(
+        b"EVAL", DONE_SCRIPT, b"2", f"rq:worker:{worker_name}".encode(),
+        WORKER_EXECUTIONS_KEY_TEMPLATE.format(worker_name).encode(), *words,
+    )  # fmt: skip
+    return [done[index] for index in left]
 
 
-def with_dependents(redis: Redis, done: list[Activity]) -> list[bool]:
-    """For each job, whether others wait for it."""
-    with redis.pipeline(transaction=False) as pipeline:
-        for activity in done:
-            pipeline.exists(activity.job.dependents_key)
-        return [bool(found) for found in pipeline.execute()]
-
-
-def needs_stock_path(activity: Activity) -> bool:
+def needs_stock_path(activity: Activity, default_result_ttl: int) -> bool:
     """True for jobs that use what only RQ's own way of finishing a job knows."""
     job = activity.job
     return bool(
-        job._success_callback_name
+        job.get_result_ttl(default_result_ttl)
+        or job._success_callback_name
         or job.repeats_left
         or job.has_rate_limit
         or job.webhooks
         or job.group_id
         or isinstance(activity.result, Retry)
     )
-
-
-def _finish(activity: Activity, pipeline: Any, result_ttl: int) -> float:
-    """Queue the commands that end one execution; gives the seconds that it took."""
-    job, execution = activity.job, activity.execution
-    job.ended_at = now()
-    if result_ttl == 0:
-        pipeline.delete(
-            job.key, job.dependents_key, job.dependencies_key, _results_key(job),
-            ExecutionRegistry(job.id, job.connection).key, execution.key,
-        )  # fmt: skip
-        activity.started.remove_execution(execution, pipeline=pipeline)
-        pipeline.srem(execution.worker_executions_key, execution.composite_key)
-    else:
-        job._status = JobStatus.FINISHED
-        job._result = activity.result
-        job._handle_success(
-            result_ttl,
-            pipeline=pipeline,
-            worker_name=execution.worker_name,
-            execution_id=execution.id,
-            execution_started_at=execution.created_at,
-            execution_ended_at=job.ended_at,
-        )
-        job.cleanup(result_ttl, pipeline=pipeline, remove_from_queue=False)
-        execution.delete(job=job, pipeline=pipeline)
-    return (job.ended_at - job.started_at).total_seconds() if job.started_at else 0.0
-
-
-def _results_key(job: Job) -> str:
-    return str(Result.get_key(job.id))  # type: ignore[no-untyped-call]

@@ -34,9 +34,10 @@ from rq.utils import now
 from rq.worker import BaseWorker
 from rq.worker.base import WorkerStatus
 
-from app.core.stream.wire import Listener, quick_client
-from worker import bookkeeping, dequeue
+from app.core.stream.wire import Asker, Listener, quick_client
+from worker import bookkeeping
 from worker.bookkeeping import Activity, insist, interrupt
+from worker.dequeue import Taker, new_token
 from worker.penalty import GreenletDeathPenalty, JobStopped, WorkerStopping
 
 Hook = Callable[[], None]
@@ -85,7 +86,13 @@ class StreamWorker(BaseWorker):
             prepare_for_work=False,
         )
         self.hostname, self.pid = socket.gethostname(), os.getpid()
-        self._waiting = quick_client(redis_url)
+        self._takers = {
+            queue.name: Taker(
+                self.connection.connection_pool, queue, self.name, execution_ttl_seconds
+            )
+            for queue in self.queues
+        }
+        self._recorder = Asker(self.connection.connection_pool)
         self._task_names = task_names
         self._grace_seconds = grace_seconds
         self._beat_seconds = beat_seconds
@@ -174,40 +181,20 @@ class StreamWorker(BaseWorker):
 
     def _take(self, queue: Queue, pool: gevent.pool.Pool) -> None:
         """Wait for a job; start it, and as many more as there are and fit."""
-        first_id = dequeue.wait_for_job(self._waiting, queue, WAIT_SECONDS)
+        taker = self._takers[queue.name]
+        first_id = taker.wait(WAIT_SECONDS)
         if first_id is None:
             return
         if self._signals:
-            dequeue.give_back(self.connection, queue, first_id)
+            taker.give_back(first_id)
             return
-        more = min(pool.free_count(), MOST_TAKEN_AT_ONCE) - 1
-        jobs = insist(
-            lambda: dequeue.take_jobs(self.connection, queue, first_id, more),
-            give_up=self._must_end,
-        )
-        if jobs:
-            self._begin(jobs, queue, pool)
-
-    def _begin(self, jobs: list[Job], queue: Queue, pool: gevent.pool.Pool) -> None:
-        activities = bookkeeping.begin(self.name, jobs, queue)
-        for activity in activities:
+        more, token = min(pool.free_count(), MOST_TAKEN_AT_ONCE) - 1, new_token()
+        begun = insist(lambda: taker.take(first_id, more, token), give_up=self._must_end)
+        for activity in begun or ():
             self._activities[activity.execution.id] = activity
             self.executions[activity.execution.id] = activity.execution
             activity.greenlet = pool.spawn(self._run, activity)
-        # Behind the jobs in line, and no later: who is killed now must be found by others.
-        gevent.spawn(self._record_begin, activities)
-
-    def _record_begin(self, activities: list[Activity]) -> None:
-        try:
-            insist(
-                lambda: bookkeeping.record_begin(
-                    self.connection, activities, self.get_heartbeat_ttl
-                ),
-                give_up=self._must_end,
-            )
-        finally:
-            for activity in activities:
-                activity.begun.set()
+        gevent.sleep(0)  # they begin before it is waited for others
 
     def _run(self, activity: Activity) -> None:
         """One job, from its first line to its record."""
@@ -235,8 +222,7 @@ class StreamWorker(BaseWorker):
             self._succeed(activity)
 
     def _succeed(self, activity: Activity) -> None:
-        activity.begun.wait()
-        if bookkeeping.needs_stock_path(activity):
+        if bookkeeping.needs_stock_path(activity, self.default_result_ttl):
             self._finish_as_rq_does(activity)
         else:
             self._done.append(activity)
@@ -251,7 +237,6 @@ class StreamWorker(BaseWorker):
     def _record(self, activity: Activity, action: Callable[[], None]) -> None:
         """Write how a job ended through RQ, a few at a time, however long Redis is away."""
         try:
-            activity.begun.wait()
             with self._failing:
                 insist(action, give_up=self._must_end)
         finally:
@@ -297,15 +282,8 @@ class StreamWorker(BaseWorker):
                     self._forget(activity)
 
     def _finish(self, done: list[Activity]) -> None:
-        waited_for = bookkeeping.with_dependents(self.connection, done)
-        plain = [
-            a for a, has_dependents in zip(done, waited_for, strict=True) if not has_dependents
-        ]
-        for activity, has_dependents in zip(done, waited_for, strict=True):
-            if has_dependents:
-                gevent.spawn(self._finish_as_rq_does, activity)
-        if plain:
-            bookkeeping.record_done(self.connection, self.key, plain, self.default_result_ttl)
+        for activity in bookkeeping.record_done(self._recorder, self.name, done):
+            gevent.spawn(self._finish_as_rq_does, activity)
 
     def _beat(self) -> None:
         """Keep the worker and all that it runs alive in RQ's eyes."""

@@ -14,13 +14,16 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import hiredis
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
 from rq import Queue
 from rq.exceptions import DuplicateJobError
-from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat
+
+from app.core.stream.wire import Asker, pack
 
 RUNS: Final = "runs"
 RESEARCH: Final = "research"
@@ -77,6 +80,7 @@ class RunQueue:
         self._queues = {
             name: Queue(name, connection=redis, serializer=JSONSerializer) for name in QUEUES
         }
+        self._idle_askers: list[Asker] = []
         self._rings: deque[_Ring] = deque()
         self._lock = threading.Lock()  # never held while Redis is asked
         self._is_sending = False
@@ -179,22 +183,30 @@ class RunQueue:
         self._send(batch)
 
     def _send(self, batch: list[_Ring]) -> None:
-        now = datetime.now(UTC)
-        pipeline = self._redis.pipeline(transaction=False)
-        for ring in batch:
-            ring.queue_on(pipeline, now)
+        at = utcformat(datetime.now(UTC)).encode()
         try:
-            replies = pipeline.execute(raise_on_error=False)
+            replies = self._ask(b"".join([ring.packed(at) for ring in batch]), len(batch))
             for ring, reply in zip(batch, replies, strict=True):
                 ring.settle(reply)
-        except (RedisError, OSError) as error:
+        except OSError as error:
             for ring in batch:
-                ring.settle(error)
+                ring.settle(RedisConnectionError(str(error)))
         finally:
             # A caller that is killed in here must not leave the others waiting for ever.
             for ring in batch:
                 if not ring.is_sent:
                     ring.settle(RedisError("The ring was interrupted"))
+
+    def _ask(self, packed: bytes, count: int) -> list[Any]:
+        """One round trip, on a connection that nobody else uses meanwhile."""
+        try:
+            asker = self._idle_askers.pop()
+        except IndexError:
+            asker = Asker(self._redis.connection_pool)
+        try:
+            return asker.ask(packed, count)
+        finally:
+            self._idle_askers.append(asker)
 
 
 class _Ring:
@@ -219,23 +231,25 @@ class _Ring:
     def settle(self, reply: Any) -> None:
         """Note Redis's answer, or why there is none."""
         self.is_sent = True
-        if isinstance(reply, Exception):
+        if isinstance(reply, hiredis.ReplyError):
+            self.error = ResponseError(str(reply))
+        elif isinstance(reply, Exception):
             self.error = reply
         else:
             self.is_new = bool(reply)
         self.woken.set()
 
-    def queue_on(self, pipeline: Any, now: datetime) -> None:
-        """Add the same job hash that RQ would save, without building a Job for it."""
-        at = utcformat(now)
+    def packed(self, at: bytes) -> bytes:
+        """The command that saves the same job hash that RQ would, without building a Job."""
         call = json.dumps([RUN_TASK, None, [self.run_id], {}])
-        pipeline.execute_command(
-            "EVAL", RING_SCRIPT, 2, Job.key_for(self.job_id), f"rq:queue:{self.queue}",
-            self.job_id,
-            "data", zlib.compress(call.encode(), 1), "status", "queued", "origin", self.queue,
-            "created_at", at, "enqueued_at", at, "description", RUN_TASK,
-            "timeout", self.timeout_seconds, "result_ttl", 0,
-            "failure_ttl", FAILURE_TTL_SECONDS,
+        queue, job_id = self.queue.encode(), self.job_id.encode()
+        return pack(
+            b"EVAL", RING_SCRIPT, b"2", b"rq:job:%b" % job_id, b"rq:queue:%b" % queue,
+            job_id,
+            b"data", zlib.compress(call.encode(), 1), b"status", b"queued", b"origin", queue,
+            b"created_at", at, b"enqueued_at", at, b"description", RUN_TASK.encode(),
+            b"timeout", b"%d" % self.timeout_seconds, b"result_ttl", b"0",
+            b"failure_ttl", b"%d" % FAILURE_TTL_SECONDS,
         )  # fmt: skip
 
 

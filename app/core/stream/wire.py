@@ -76,6 +76,51 @@ class Wire:
             self._connection.disconnect()
 
 
+class Asker:
+    """Questions over a connection of its own, opened at the first. For one caller at a time."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+        self._wire: Wire | None = None
+
+    def ask(self, packed: bytes, count: int = 1) -> list[Any]:
+        """The replies to `count` packed commands; error replies come back as they are.
+
+        Tries once more at once, because its connection may be stale: what is asked must bear
+        being sent twice. Raises OSError.
+        """
+        if self._wire is not None:
+            try:
+                return self._exchange(self._wire, packed, count)
+            except TimeoutError:
+                raise
+            except OSError:
+                pass
+        self._wire = Wire(self._pool, REPLY_TIMEOUT_SECONDS)
+        return self._exchange(self._wire, packed, count)
+
+    def ask_one(self, *words: bytes) -> Any:
+        """The reply to one command. Raises OSError, also for an error reply."""
+        reply = self.ask(pack(*words))[0]
+        if isinstance(reply, hiredis.ReplyError):
+            raise ConnectionError(str(reply))
+        return reply
+
+    def close(self) -> None:
+        """Hang up; the next question connects again."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+
+    def _exchange(self, wire: Wire, packed: bytes, count: int) -> list[Any]:
+        try:
+            wire.send(packed)
+            return wire.receive_many(count)
+        except BaseException:
+            self.close()  # a reply that nobody waited for would answer the next question
+            raise
+
+
 def wire_pool(redis_url: str) -> ConnectionPool:
     """What a `Wire` needs to connect. It connects once: retrying is the caller's business."""
     return ConnectionPool.from_url(
