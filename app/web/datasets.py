@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sqlite3
 
 import redis
 from flask import Response, current_app, request
 
 from app.core.clock import utc_now
+from app.core.datasets.index_file import IndexReader
 from app.core.domain.errors import DomainError, NotFound
-from app.core.queue import DATASETS, INDEX_DATASET_TASK
+from app.core.queue import DATASETS, INDEX_DATASET_TASK, INDEX_TIMEOUT_SECONDS
 from app.core.services import datasets
-from app.core.services.datasets import DatasetRow, NewDataset
+from app.core.services.datasets import DatasetRow, DatasetStatus, NewDataset
 from app.web.auth import current_identity
 from app.web.context import settings
 from app.web.files import file_url, send_stored, storage
@@ -31,7 +33,8 @@ CONTENT_TYPES = {
     "tar": "application/x-tar", "gz": "application/gzip",
 }  # fmt: skip
 FORMATS = tuple(CONTENT_TYPES)
-_TEXTS = frozenset({"txt", "md", "html", "json"})
+_PLAIN_TEXTS = frozenset({"txt", "md", "json"})
+_PAGES = frozenset({"html", "pdf"})
 _BEGINNING_BYTES = 4000
 _SUFFIXES = frozenset(f".{name}" for name in FORMATS)
 
@@ -79,7 +82,10 @@ def _inspected(sent: SentFile, *, must_be_csv: bool, suffix_when_taken: bool) ->
 def _ring(row: DatasetRow) -> None:
     live: LiveRuns = current_app.extensions["weft_live"]
     try:
-        live.queue.enqueue(INDEX_DATASET_TASK, row.id, queue=DATASETS)
+        live.queue.enqueue(
+            INDEX_DATASET_TASK, str(row.id), queue=DATASETS,
+            timeout_seconds=INDEX_TIMEOUT_SECONDS,
+        )  # fmt: skip
     except redis.RedisError:
         log.warning("dataset %d waits for Redis to be indexed", row.id)
 
@@ -123,9 +129,13 @@ def find_dataset(uid: str | None) -> DatasetRow:
 
 
 def beginning_of(row: DatasetRow) -> str | None:
-    """The first lines of a document's text; None for what holds none."""
-    if row.format not in _TEXTS:
-        return None
+    """The first lines of a document's text; None for what holds none, or is not read yet."""
+    if row.format in _PLAIN_TEXTS:
+        return _first_lines(row)
+    return _first_passages(row) if row.format in _PAGES else None
+
+
+def _first_lines(row: DatasetRow) -> str | None:
     try:
         with storage().open(row.file_name) as file:
             head = file.read(_BEGINNING_BYTES)
@@ -133,6 +143,16 @@ def beginning_of(row: DatasetRow) -> str | None:
         return None
     text = head.decode("utf-8-sig", "ignore").replace("\0", "")
     return text if len(head) < _BEGINNING_BYTES else f"{text} …"
+
+
+def _first_passages(row: DatasetRow) -> str | None:
+    """As a child process has read them. An index that lies elsewhere is not fetched for this."""
+    index = storage().local_path(row.index_file) if row.index_file else None
+    if row.status != DatasetStatus.READY or index is None:
+        return None
+    with contextlib.suppress(sqlite3.DatabaseError):
+        return "\n\n".join(one.text for one in IndexReader(index).beginning())
+    return None
 
 
 def wants_link() -> bool:

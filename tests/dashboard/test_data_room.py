@@ -15,7 +15,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from werkzeug.test import TestResponse
 
 from app.config import Settings
+from app.core.datasets.index_file import IndexWriter
 from app.core.models import Dataset
+from app.core.storage import Storage
 from tests.dashboard.conftest import HOSTILE, Browser
 from tests.dashboard.test_every_page import inline_code
 from tests.dashboard.test_rooms import visible
@@ -191,10 +193,30 @@ def test_a_documents_beginning_is_shown_as_text(browser: Browser) -> None:
     page = browser.open(page_of(browser, NOTES, "notes.md")).text
     assert "The tower is 330 metres tall." in page
 
-    html = b"<!doctype html><script>alert(1)</script><p>Hi</p>"
-    page = browser.open(page_of(browser, html, "a.html")).text
-    assert "<script>alert" not in page
+
+def test_the_beginning_of_a_page_is_what_its_reader_found(
+    browser: Browser, settings: Settings, set_row: Callable[..., None], tmp_path: Path
+) -> None:
+    path = page_of(browser, b"<!doctype html><script>alert(1)</script><p>Hi</p>", "a.html")
+    assert "It is being read" in browser.open(path).text
+
+    writer = IndexWriter(tmp_path / "index.db", most_passages=10)
+    writer.add_summary("about the file")
+    writer.add("page 1", "Hi <script>alert(2)</script>")
+    writer.add("page 1", "and more")
+    writer.close()
+    index = Storage("", settings.data_dir).put_bytes(
+        "indexes", (tmp_path / "index.db").read_bytes(), suffix=".db"
+    )
+    set_row(status="ready", index_file=index.name)
+
+    page = browser.open(path).text
+    assert "Hi &lt;script&gt;alert(2)&lt;/script&gt;\n\nand more" in page
+    assert "about the file" not in page
     assert inline_code(page) == []
+
+    (settings.data_dir / "files" / index.name).write_bytes(b"no index")
+    assert "There is nothing to show" in browser.open(path).text
 
 
 def test_a_long_documents_beginning_is_a_beginning(browser: Browser) -> None:

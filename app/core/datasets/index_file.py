@@ -114,6 +114,15 @@ class IndexReader:
             )
             return [IndexedPassage(*row) for row in rows]
 
+    def beginning(self, *, most: int = 8) -> list[IndexedPassage]:
+        """The file's first passages. Raises sqlite3.DatabaseError when the index is broken."""
+        with closing(self._open()) as connection:
+            rows = connection.execute(
+                "SELECT id, place, text FROM passages WHERE id > ? ORDER BY id LIMIT ?",
+                (MOST_SUMMARIES, most),
+            )
+            return [IndexedPassage(*row) for row in rows]
+
     @staticmethod
     def _search(
         connection: sqlite3.Connection, words: Sequence[str], most: int
