@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -21,11 +22,21 @@ def storage_of(hub: RunningHub) -> Storage:
     return Storage("", hub.folder / "var")
 
 
-def give(hub: RunningHub, account_id: int, name: str, content: bytes) -> str:
-    """Give an account a file and ring for its index; the dataset's uid."""
+def give(
+    hub: RunningHub, account_id: int, name: str, content: bytes, *, as_pipe: bool = False
+) -> str:
+    """Give an account a file and ring for its index; the dataset's uid.
+
+    `as_pipe`: the stored file becomes a named pipe, which is read when somebody writes to it.
+    """
     files = storage_of(hub)
     stored = files.put_bytes(datasets.KIND, content)
     inspected = datasets.inspect(files, stored.name, name)
+    if as_pipe:
+        path = files.local_path(stored.name)
+        assert path is not None
+        path.unlink()
+        os.mkfifo(path)
     new = datasets.NewDataset(name, "", name, stored, inspected, suffix_when_taken=False)
     with hub.sessions.begin() as session:
         made = datasets.add(session, account_id, new, now=utc_now())

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2 as httpx
 import pytest
 
-from tests.datasets.giving import give, wait_indexed
+from app.core.clock import utc_now
+from app.core.services import datasets
+from tests.datasets.giving import files_of, give, look_at, storage_of, wait_indexed
 from tests.fixtures.hub import Caller, MakeHub, RunningHub
+from tests.fixtures.waiting import eventually
 from tests.research.conftest import PutOnline, put_online
 from tests.research.engine import QUESTIONS, ResearchEngine
 
@@ -72,8 +78,8 @@ def test_a_report_quotes_the_callers_table_and_document_and_the_web(
 
 @pytest.fixture(scope="module")
 def offline_hub(make_hub: MakeHub) -> Iterator[RunningHub]:
-    """A hub without a web search."""
-    hub = make_hub(FIRST_TOKEN_TIMEOUT_S="5", SYNC_WAIT_S="20")
+    """A hub without a web search, quick to notice dead workers."""
+    hub = make_hub(FIRST_TOKEN_TIMEOUT_S="5", SYNC_WAIT_S="20", RUN_LEASE_S="2")
     put_online(hub, "offline", ResearchEngine())
     yield hub
     hub.stop()
@@ -96,3 +102,91 @@ def test_without_a_web_search_the_report_says_what_it_rests_on(
     assert f"*{nothing} Nothing in your own data speaks of this. {no_search}*" in beside.text
     assert f"*Read 1 source, listed at the end. {no_search}*" in after.text
     assert "1. notes.txt – <http" in after.text
+
+
+class Pipe:
+    """The writing end of a dataset that is a named pipe."""
+
+    def __init__(self, hub: RunningHub, uid: str) -> None:
+        row = look_at(hub, uid)
+        assert row is not None
+        path = storage_of(hub).local_path(row.file_name)
+        assert path is not None
+        self._path: Path = path
+        self._end = -1
+
+    def wait_read(self) -> None:
+        """Until somebody reads."""
+        self._end = eventually(self._open, timeout=60, what="the dataset is read")
+
+    def wait_unread(self) -> None:
+        """Until who has read is gone."""
+        eventually(self._is_broken, timeout=60, what="nobody reads the dataset")
+        os.close(self._end)
+
+    def write(self, content: bytes) -> None:
+        """All there is to read."""
+        os.write(self._end, content)
+        os.close(self._end)
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # nobody reads yet
+                raise
+            return 0
+
+    def _is_broken(self) -> bool:
+        try:
+            os.write(self._end, b"x\n")
+        except BrokenPipeError:
+            return True
+        except BlockingIOError:
+            pass
+        return False
+
+
+def test_a_killed_worker_takes_its_reader_along_and_another_one_begins_again(
+    offline_hub: RunningHub,
+) -> None:
+    hub = offline_hub
+    hub.mend()
+    uid = give(hub, hub.caller().id, "slow.txt", NOTES.encode(), as_pipe=True)
+    before = files_of(hub, "indexes")
+    pipe = Pipe(hub, uid)
+    pipe.wait_read()
+
+    hub.kill("worker")
+    pipe.wait_unread()
+    hub.start("worker")
+    pipe.wait_read()
+    pipe.write(NOTES.encode())
+
+    found = wait_indexed(hub, uid)
+    assert (found.status, found.attempt, found.passage_count) == ("ready", 2, 1)
+    assert files_of(hub, "indexes") - before == {found.index_file}
+
+
+def test_a_dataset_that_is_removed_while_it_is_read_leaves_nothing(
+    offline_hub: RunningHub,
+) -> None:
+    hub = offline_hub
+    hub.mend()
+    caller = hub.caller()
+    uid = give(hub, caller.id, "slow.txt", NOTES.encode(), as_pipe=True)
+    before = files_of(hub, "indexes")
+    pipe = Pipe(hub, uid)
+    pipe.wait_read()
+
+    with hub.sessions.begin() as session:
+        names = datasets.remove(session, caller.id, uid, now=utc_now())
+    for name in names:
+        storage_of(hub).delete(name)
+    pipe.wait_unread()
+
+    eventually(hub.is_idle, timeout=60, what="the worker is done with it")
+    assert len(names) == 2
+    assert not set(names) & (files_of(hub, "datasets") | files_of(hub, "indexes"))
+    assert files_of(hub, "indexes") == before
+    assert list((hub.folder / "var" / "indexing").iterdir()) == []

@@ -156,14 +156,14 @@ def _as_csv(text: str, name: str, *, is_whole: bool, is_table: bool) -> Inspecte
     try:
         found = csv_rows.rows_of(io.StringIO(text, newline=""), delimiter)
         rows.extend(itertools.islice(found, PREVIEW_ROWS + 1))
-        if is_whole:
+        if is_whole and rows:
             more = sum(1 for _ in found)
             return _table(rows, len(rows) + more - 1)
     except NotCsv:
         # A head may end within quotes.
         if is_whole or len(rows) < 2:
             return None
-    return _table(rows, None)
+    return _table(rows, None) if rows else None
 
 
 def _count_rows(storage: Storage, stored_name: str, head: bytes) -> int:

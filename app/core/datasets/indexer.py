@@ -60,13 +60,18 @@ class Result:
 
 
 def main(order: Order) -> dict[str, Any]:
-    """Index; give what is to be printed."""
+    """Give up what is not needed, then index; what is to be printed."""
     confine(
         order.parent, memory_bytes=MEMORY_BYTES, file_bytes=INDEX_BYTES,
         seconds=order.seconds + SPARE_SECONDS,
     )  # fmt: skip
     signal.signal(signal.SIGALRM, _time_up)
     signal.setitimer(signal.ITIMER_REAL, order.seconds)
+    return make_index(order)
+
+
+def make_index(order: Order) -> dict[str, Any]:
+    """Index; what came of it, or `error`."""
     index = IndexWriter(order.target, most_passages=order.most_passages)
     work = _Work(order, index)
     try:

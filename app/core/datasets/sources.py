@@ -148,21 +148,29 @@ def duckdb_table(path: Path, format_: str) -> tuple[list[str], Rows]:
 
     reader = "read_parquet" if format_ == "parquet" else "read_json_auto"
     try:
-        connection = duckdb.connect(
-            config={
-                "threads": 1, "memory_limit": DUCKDB_MEMORY, "temp_directory": "",
-                "autoinstall_known_extensions": False, "autoload_known_extensions": False,
-                "allow_community_extensions": False,
-            }
-        )  # fmt: skip
-        connection.execute("SET allowed_paths = [?]", [str(path)])
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
+        connection = locked_duckdb(path)
         found = connection.execute(f"SELECT * FROM {reader}(?)", [str(path)])  # noqa: S608 - one of two words of ours
         headers = [str(column[0]) for column in found.description or []]
     except duckdb.Error as error:
         raise Unreadable(_duckdb_trouble(error)) from None
     return headers[:_MOST_COLUMNS], _duckdb_rows(found, duckdb.Error)
+
+
+def locked_duckdb(path: Path) -> Any:
+    """A DuckDB in memory that may read this one file, and load, write or change nothing."""
+    import duckdb
+
+    connection = duckdb.connect(
+        config={
+            "threads": 1, "memory_limit": DUCKDB_MEMORY, "temp_directory": "",
+            "autoinstall_known_extensions": False, "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+        }
+    )  # fmt: skip
+    connection.execute("SET allowed_paths = [?]", [str(path)])
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
 
 
 def _duckdb_rows(found: Any, error_type: type[Exception]) -> Rows:

@@ -82,6 +82,8 @@ def _stem(word: str) -> str:
         if word.endswith(ending) and len(left) >= _FEWEST_LEFT:
             if ending == "s" and left[-1] in "su":
                 return word[:_LONGEST]
+            if ending == "es" and not left.endswith(("s", "x", "z", "ch", "sh")):
+                left += "e"
             left = left + "y" if ending in ("ies", "ied") else left
             # stopped, stopping → stop; price, prices, priced → pric
             return _without_e(_single(left))[:_LONGEST]
