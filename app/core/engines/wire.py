@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -140,9 +141,13 @@ class Wire:
 def engine_url(target: EngineTarget, path: str) -> Url:
     """The URL of `path` at an engine. Raises EngineError for a base URL that is none."""
     try:
-        return parse_url(target.base_url.rstrip("/") + path)
+        return _parsed(target.base_url.rstrip("/") + path)
     except InvalidInput as error:
         raise EngineError(error.message, reason="engine_refused") from error
+
+
+# The same few addresses again and again; taking one apart costs as much as sending to it.
+_parsed = lru_cache(1024)(parse_url)
 
 
 def parse_object(data: bytes) -> dict[str, Any]:

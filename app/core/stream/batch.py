@@ -34,6 +34,7 @@ PASSING_ERRORS: Final = (
     "LOADING", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "NOAUTH",
 )  # fmt: skip
 
+_quote = json.encoder.encode_basestring_ascii
 to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 log = logging.getLogger(__name__)
@@ -120,9 +121,9 @@ class Entry:
     def published(self) -> str:
         """Its part of the message to a web process: `[run_id, first, last, kind, value]`."""
         if self._published is None:
-            self._published = to_json(
-                (self.run.run_id, self.first, self.last, self.kind, self.value)
-            )
+            value, name = self.value, _quote(self.run.run_id)
+            said = _quote(value) if type(value) is str else to_json(value)
+            self._published = f'[{name},{self.first},{self.last},"{self.kind}",{said}]'
         return self._published
 
     def _pack(self) -> list[bytes]:
