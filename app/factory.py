@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import redis
-from flask import Flask
-from flask.sessions import SecureCookieSessionInterface
+from flask import Flask, Request
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.blueprints import DIALECTS
@@ -25,6 +25,15 @@ from app.web.heartbeat_fastpath import install_heartbeats
 from app.web.live import install_live
 from app.web.relay import install_relay
 from app.web.security import install_security_headers
+
+
+class _Sessions(SecureCookieSessionInterface):
+    """Flask's sessions, with nothing built for who brings none: apps with their keys."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        if self.get_cookie_name(app) not in request.cookies:
+            return self.session_class()
+        return super().open_session(app, request)
 
 
 def create_app(settings: Settings | None = None, *, has_commands: bool = True) -> Flask:
@@ -76,7 +85,7 @@ def _configure(app: Flask, settings: Settings) -> None:
         WTF_CSRF_TIME_LIMIT=None,
         WTF_CSRF_CHECK_DEFAULT=False,
     )
-    app.session_interface = SecureCookieSessionInterface()
+    app.session_interface = _Sessions()
     app.url_map.strict_slashes = False
     app.url_map.converters["int"] = IntegerConverter
     app.json.sort_keys = False  # type: ignore[attr-defined]
