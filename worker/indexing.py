@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 FOLDER = "indexing"  # in the data folder; what is in it is worth nothing
 MOST_INDEX_BYTES = 4 * 2**30
 LEFT_OVER_SECONDS = 2 * INDEX_TIMEOUT_SECONDS
+UNFINISHED_SECONDS = 86_400
 CACHED_SECONDS = 7 * 86_400
 _GONE = "Its file is not there any more."
 
@@ -99,6 +100,7 @@ class Indexer:
         if unwanted:
             ids = [id_ for id_, _ in unwanted]
             self._context.ledger.do(lambda session: dataset_work.forget_unwanted(session, ids))
+        self._storage.delete_unfinished(older_than_seconds=UNFINISHED_SECONDS)
         data_dir = self._context.settings.data_dir
         _delete_older(data_dir / FOLDER, LEFT_OVER_SECONDS)
         _delete_older(data_dir / INDEX_CACHE, CACHED_SECONDS)
@@ -108,7 +110,7 @@ class Indexer:
     def _work(self, mine: IndexClaim) -> None:
         root = self._context.settings.data_dir / FOLDER
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as name:
+        with tempfile.TemporaryDirectory(prefix=f"{mine.dataset_id}-", dir=root) as name:
             index = Path(name) / "index.db"
             built = self._build(mine, Path(name), index)
             if built.passages:

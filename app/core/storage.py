@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import shutil
+import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from app.core.domain.errors import NotFound, TooLarge, Unavailable
 BLOCK_BYTES = 1024 * 1024
 _PART_BYTES = 8 * 1024 * 1024  # of an upload to S3; each is held in memory once
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}/[0-9a-f]{32}(\.[a-z0-9]{1,10})?")
+_PART = ".part"
 _GONE = "This file is not there any more."
 _BUCKET = re.compile(r"s3://(?P<bucket>[^/]+)(?:/(?P<prefix>.*))?")
 
@@ -100,6 +103,14 @@ class Storage:
         """Where the file lies on this machine; None when it is stored elsewhere."""
         return self._place.local_path(_checked(name))
 
+    def free_bytes(self) -> int | None:
+        """Room that is left; None where nobody counts it."""
+        return self._place.free_bytes()
+
+    def delete_unfinished(self, *, older_than_seconds: float) -> int:
+        """Remove what writers left that were killed so long ago; how many there were."""
+        return self._place.delete_unfinished(older_than_seconds)
+
 
 class _Place(Protocol):
     """Where files lie. All names are checked before they come here."""
@@ -114,6 +125,10 @@ class _Place(Protocol):
 
     def local_path(self, name: str) -> Path | None: ...
 
+    def free_bytes(self) -> int | None: ...
+
+    def delete_unfinished(self, older_than_seconds: float) -> int: ...
+
 
 class _Folder:
     """A folder of this machine. A file gets its name when it is complete."""
@@ -125,7 +140,7 @@ class _Folder:
     def create(self, name: str) -> Generator[IO[bytes], None, None]:
         path = self._root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(path.name + _PART)
         try:
             with part.open("wb") as file:
                 yield file
@@ -154,6 +169,17 @@ class _Folder:
 
     def local_path(self, name: str) -> Path | None:
         return self._root / name
+
+    def free_bytes(self) -> int | None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self._root).free
+
+    def delete_unfinished(self, older_than_seconds: float) -> int:
+        limit = time.time() - older_than_seconds
+        found = [path for path in self._root.glob(f"*/*{_PART}") if _changed_at(path) < limit]
+        for path in found:
+            path.unlink(missing_ok=True)
+        return len(found)
 
 
 class _Bucket:
@@ -211,11 +237,25 @@ class _Bucket:
     def local_path(self, name: str) -> Path | None:
         return None
 
+    def free_bytes(self) -> int | None:
+        return None
+
+    def delete_unfinished(self, older_than_seconds: float) -> int:
+        """A bucket shows no unfinished objects; its own lifecycle rules end their parts."""
+        return 0
+
     def _open(self, name: str, mode: str) -> Any:
         return self._stream(
             self._bucket, self._prefix + name, mode,
             client=self._client, min_part_size=_PART_BYTES, defer_seek=True,
         )  # fmt: skip
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # it was finished meanwhile
+        return time.time()
 
 
 def _checked(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+from functools import partial
 
 import redis
 from flask import Response, current_app, request
@@ -53,7 +54,7 @@ def receive_dataset(
     with one_upload_of(account_id):
         sent = receive_file(
             files, datasets.KIND, field=FILE_FIELD, max_bytes=settings().dataset_max_bytes,
-            suffixes=_SUFFIXES,
+            suffixes=_SUFFIXES, check=partial(_check_early, account_id, suffix_when_taken),
         )  # fmt: skip
         try:
             new = _inspected(sent, must_be_csv=must_be_csv, suffix_when_taken=suffix_when_taken)
@@ -66,9 +67,23 @@ def receive_dataset(
     return row
 
 
+def _check_early(
+    account_id: int, suffix_when_taken: bool, filename: str, fields: dict[str, str]
+) -> None:
+    datasets.check_new(
+        reading(), account_id, name=_name(filename, fields),
+        description=fields.get("description", ""), suffix_when_taken=suffix_when_taken,
+    )  # fmt: skip
+    release()
+
+
+def _name(filename: str, fields: dict[str, str]) -> str:
+    return fields.get("name", "").strip() or filename
+
+
 def _inspected(sent: SentFile, *, must_be_csv: bool, suffix_when_taken: bool) -> NewDataset:
     return NewDataset(
-        name=sent.fields.get("name", "").strip() or sent.filename,
+        name=_name(sent.filename, sent.fields),
         description=sent.fields.get("description", ""),
         original_name=sent.filename,
         stored=sent.stored,

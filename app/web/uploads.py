@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, NoReturn
@@ -43,11 +43,16 @@ MOST_PARTS = 20
 MOST_FIELD_BYTES = 64 * 1024  # of all text fields together
 MOST_AT_ONCE = 4  # of one account in one web process
 FORM_BYTES = 256 * 1024  # what surrounds the file: fields, heads of parts, boundaries
+RESERVED_BYTES = 256 * 2**20  # of the disk, whatever is uploaded
 STALLED_SECONDS = 60.0  # a sender who is silent for so long is gone
 MOST_NAME = 255
 _READ_BYTES = 64 * 1024
 _BUFFER_BYTES = 2**20  # the decoder holds so much at most, whatever is sent
+_LOOK_BYTES = 16 * 2**20  # how often the disk is looked at
+_FULL_DISK = "The hub's disk is full. Tell its admin."
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+Check = Callable[[str, dict[str, str]], None]
 
 _under_way: Counter[int] = Counter()
 
@@ -79,11 +84,18 @@ def one_upload_of(account_id: int) -> Iterator[None]:
 
 
 def receive_file(
-    files: Storage, kind: str, *, field: str, max_bytes: int, suffixes: frozenset[str]
+    files: Storage,
+    kind: str,
+    *,
+    field: str,
+    max_bytes: int,
+    suffixes: frozenset[str],
+    check: Check | None = None,
 ) -> SentFile:
     """Store the file in the request's form; who calls this deletes it if he can't use it.
 
-    `suffixes`: endings that the stored name may take over from the sender's. Raises
+    `suffixes`: endings that the stored name may take over from the sender's. `check` is asked
+    before the file is taken, with its name and the fields that have come. Raises what it raises,
     BadRequestBody for what is no such form, TooLarge, InvalidInput without a CSRF token
     where one is due, Unavailable when the disk is full, and ClientDisconnected.
     """
@@ -92,14 +104,15 @@ def receive_file(
     if (request.content_length or 0) > max_bytes + FORM_BYTES:
         raise TooLarge(f"The file is larger than {max_bytes} bytes.", field=field)
     request.max_content_length = max_bytes + FORM_BYTES
-    form = _Form(files, kind, field, max_bytes, suffixes)
+    _check_room(files, request.content_length or 0)
+    form = _Form(files, kind, field, max_bytes, suffixes, check)
     try:
         form.read()
     except BaseException as error:
         if form.stored is not None:
             files.delete(form.stored.name)
         if isinstance(error, OSError) and error.errno in _FULL:
-            raise Unavailable("The hub's disk is full. Tell its admin.") from error
+            raise Unavailable(_FULL_DISK) from error
         raise
     if form.stored is None:
         _refuse(field, "Send the file.", "missing")
@@ -110,13 +123,20 @@ class _Form:
     """A form while it is read."""
 
     def __init__(
-        self, files: Storage, kind: str, field: str, max_bytes: int, suffixes: frozenset[str]
+        self,
+        files: Storage,
+        kind: str,
+        field: str,
+        max_bytes: int,
+        suffixes: frozenset[str],
+        check: Check | None,
     ) -> None:
         self._files = files
         self._kind = kind
         self._field = field
         self._max_bytes = max_bytes
         self._suffixes = suffixes
+        self._check = check
         self._field_bytes = 0
         self._events = _events()
         self.fields: dict[str, str] = {}
@@ -137,11 +157,22 @@ class _Form:
             _refuse(self._field, "Send one file at a time.", "too_many_files")
         _check_token(self.fields)
         self.filename = plain_name(part.filename)
+        if self._check is not None:
+            self._check(self.filename, self.fields)
         ending = f".{self.filename.rpartition('.')[2].lower()}"
         self.stored = self._files.put(
-            self._kind, self._blocks(), max_bytes=self._max_bytes,
+            self._kind, self._file_blocks(), max_bytes=self._max_bytes,
             suffix=ending if ending in self._suffixes else "",
         )  # fmt: skip
+
+    def _file_blocks(self) -> Iterator[bytes]:
+        unchecked = 0
+        for block in self._blocks():
+            unchecked += len(block)
+            if unchecked > _LOOK_BYTES:
+                _check_room(self._files, 0)
+                unchecked = 0
+            yield block
 
     def _blocks(self) -> Iterator[bytes]:
         """The data of the part that has begun."""
@@ -192,6 +223,13 @@ def _read(stream: IO[bytes]) -> bytes:
             return stream.read(_READ_BYTES)
     except OSError as error:  # of a body in chunks that breaks off, and of broken sockets
         raise ClientDisconnected from error
+
+
+def _check_room(files: Storage, coming_bytes: int) -> None:
+    """Uploads leave the database and everything else some of the disk."""
+    free = files.free_bytes()
+    if free is not None and free < coming_bytes + RESERVED_BYTES:
+        raise Unavailable(_FULL_DISK)
 
 
 def _check_token(fields: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -157,3 +158,21 @@ def test_works_under_gevent_and_lets_others_run(
         cwd=Path(__file__).parents[2],
     )
     assert done.stdout == "ok\n", done.stderr
+
+
+def test_only_what_writers_left_long_ago_is_swept(tmp_path: Path) -> None:
+    storage = Storage("", tmp_path)
+    kept = storage.put_bytes("things", b"whole")
+    old, fresh = (tmp_path / "files" / "things" / f"{name}.part" for name in ("a", "b"))
+    for path in (old, fresh):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    os.utime(tmp_path / "files" / kept.name, (0, 0))
+
+    assert storage.delete_unfinished(older_than_seconds=3600) == 1
+    assert (old.exists(), fresh.exists(), storage.exists(kept.name)) == (False, True, True)
+
+
+def test_the_room_that_is_left_is_known_where_it_ends(storage: Storage) -> None:
+    free = storage.free_bytes()
+    assert free is None or free > 0

@@ -20,7 +20,7 @@ from app.core.storage import Storage
 from app.web import uploads
 from app.web.dialects import DialectMap
 from app.web.errors import BadRequestBody
-from app.web.uploads import SentFile, one_upload_of, plain_name, receive_file
+from app.web.uploads import Check, SentFile, one_upload_of, plain_name, receive_file
 
 DATA = bytes(range(256)) * 4000 + b"\r\n--x-but-no-boundary\r\n--"
 
@@ -76,6 +76,7 @@ def receive(
     app: Flask, files: Storage, body: bytes, *, max_bytes: int = 2**21, step: int = 0,
     length: int | None = None, csrf_due: bool = False,
     content_type: str = "multipart/form-data; boundary=x",
+    check: Check | None = None,
 ) -> SentFile:  # fmt: skip
     stream = Trickle(body, step) if step else io.BytesIO(body)
     environ = EnvironBuilder("/api/v1/datasets", method="POST").get_environ()
@@ -86,7 +87,12 @@ def receive(
         if csrf_due:
             g.csrf_due = True
         return receive_file(
-            files, "things", field="file", max_bytes=max_bytes, suffixes=frozenset({".csv"})
+            files,
+            "things",
+            field="file",
+            max_bytes=max_bytes,
+            suffixes=frozenset({".csv"}),
+            check=check,
         )
 
 
@@ -248,6 +254,40 @@ def test_a_full_disk_is_said_so(
     with pytest.raises(Unavailable, match="disk is full"):
         receive(app, files, form(part("file", DATA, "a.csv")))
 
+    assert left() == []
+
+
+def test_some_of_the_disk_is_left_to_others(
+    app: Flask, files: Storage, left: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([uploads.RESERVED_BYTES + 2**40, uploads.RESERVED_BYTES - 1])
+    monkeypatch.setattr(files, "free_bytes", lambda: next(free))
+    monkeypatch.setattr(uploads, "_LOOK_BYTES", 100_000)
+    with pytest.raises(Unavailable, match="disk is full"):
+        receive(app, files, form(part("file", DATA, "a.csv")))
+
+    monkeypatch.setattr(files, "free_bytes", lambda: uploads.RESERVED_BYTES + len(DATA))
+    with pytest.raises(Unavailable, match="disk is full"):
+        receive(app, files, b"", length=len(DATA) + 1)
+    assert left() == []
+
+
+def test_a_file_is_checked_by_what_is_known_before_it_comes(
+    app: Flask, files: Storage, left: Any
+) -> None:
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    def check(filename: str, fields: dict[str, str]) -> None:
+        asked.append((filename, dict(fields)))
+        raise InvalidInput("No.")
+
+    with pytest.raises(InvalidInput):
+        receive(
+            app, files, form(part("a", b"1"), part("file", b"2", "x.csv"), part("b", b"3")),
+            check=check,
+        )  # fmt: skip
+
+    assert asked == [("x.csv", {"a": "1"})]
     assert left() == []
 
 

@@ -24,7 +24,7 @@ from app.core.storage import StoredFile
 
 __all__ = [
     "KIND", "MAX_DESCRIPTION", "MAX_NAME", "DatasetKind", "DatasetRow", "DatasetStatus",
-    "Inspected", "NewDataset", "Order", "add", "change", "count", "count_searchable", "find", "inspect", "page",
+    "Inspected", "NewDataset", "Order", "add", "change", "check_new", "count", "count_searchable", "find", "inspect", "page",
     "remove", "remove_all", "storage_used",
 ]  # fmt: skip
 
@@ -60,6 +60,16 @@ class NewDataset:
     stored: StoredFile
     inspected: Inspected
     suffix_when_taken: bool
+
+
+def check_new(
+    session: Session, account_id: int, *, name: str, description: str, suffix_when_taken: bool
+) -> None:
+    """Raise what `add` would raise, before a large file is sent for nothing."""
+    checked = _checked_name(name)
+    _checked_description(description)
+    if not suffix_when_taken and _is_taken(session, account_id, checked):
+        raise _taken(checked)
 
 
 def add(session: Session, account_id: int, new: NewDataset, *, now: datetime) -> Dataset:
