@@ -7,7 +7,9 @@ import os
 pytest_plugins = [
     "tests.fixtures.accounts",
     "tests.fixtures.browser",
+    "tests.fixtures.clocks",
     "tests.fixtures.databases",
+    "tests.fixtures.http",
     "tests.fixtures.hub",
     "tests.fixtures.google",
     "tests.fixtures.mail",

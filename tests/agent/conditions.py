@@ -12,7 +12,7 @@ T = TypeVar("T")
 _pause = threading.Event()
 
 
-def eventually(find: Callable[[], T], *, seconds: float = 20.0, what: str = "it") -> T:
+def eventually(find: Callable[[], T], *, seconds: float = 60.0, what: str = "it") -> T:
     """The first true answer of `find`."""
     deadline = time.monotonic() + seconds
     while True:

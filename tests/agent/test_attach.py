@@ -168,7 +168,7 @@ def test_a_supervised_engine_that_comes_later_becomes_ready() -> None:
         engine.healthy = True
         eventually(lambda: changes[-1] == "ready")
         supervisor.stop()
-        assert supervisor.join(10)
+        assert supervisor.join(60)
     assert changes[-1] == "stopped"
     # Failing looks in between are one state, told once.
     assert changes.count("failed") == 1

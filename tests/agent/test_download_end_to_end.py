@@ -193,7 +193,7 @@ def test_a_sent_model_is_fetched_shown_and_resumed_and_a_false_one_fails(
             nodes = browser.fabric("GET", "/api/user/client_list", user_id=admin.id)["devices"]
             return str(nodes[0]["client_id"]) if nodes else None
 
-        client_id = str(eventually(joined, timeout=30, what="the agent joins"))
+        client_id = str(eventually(joined, what="the agent joins"))
         browser.send(
             "big", f"{url}/big.gguf", client_id, checksum=SHA256, expected_size=len(CONTENT)
         )
@@ -207,7 +207,7 @@ def test_a_sent_model_is_fetched_shown_and_resumed_and_a_false_one_fails(
         page = eventually(shown, timeout=40, what="the bar and the time it takes yet")
         assert 'aria-label="Download of big"' in str(page)
         server.allow(12 * MEBIBYTE - server.allowed)
-        eventually(lambda: noted_bytes(tmp_path) > 11 * MEBIBYTE, timeout=20)
+        eventually(lambda: noted_bytes(tmp_path) > 11 * MEBIBYTE)
         progress = eventually(
             lambda: one if (one := browser.progress(client_id))["downloaded_bytes"] else None
         )

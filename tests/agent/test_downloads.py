@@ -159,7 +159,7 @@ def test_a_stop_keeps_what_came(server: FakeServer, files: FileServer, tmp_path:
     eventually(lambda: fetch.done_bytes >= CHUNK)
     stopping.set()
     files.pauses.set()
-    thread.join(20)
+    thread.join(60)
     assert ended == [Stopped]
     again = make_fetch(server, tmp_path / "m.gguf")
     files.sent_bytes = 0

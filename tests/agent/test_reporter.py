@@ -257,5 +257,5 @@ def test_an_agent_whose_hub_is_away_goes_on_when_it_is_back(tmp_path: Path) -> N
     finally:
         stopping.set()
         reporter.nudge()
-        thread.join(10)
+        thread.join(60)
     eventually(lambda: not thread.is_alive())

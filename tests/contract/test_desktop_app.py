@@ -228,7 +228,7 @@ def test_it_shares_a_gpu_beats_and_stops_sharing(desktop: App) -> None:
     eventually(
         lambda: desktop.call("POST", "/llm_models/heartbeat/", {"node_token": token}).status_code
         == 404,
-        timeout=5, what="the node's token is forgotten",
+        what="the node's token is forgotten",
     )  # fmt: skip
 
 

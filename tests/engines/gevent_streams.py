@@ -43,7 +43,7 @@ def main() -> None:
             return list(client.send(Request(url)).lines())
 
         jobs = [gevent.spawn(read) for _ in range(STREAMS)]
-        gevent.joinall(jobs, timeout=30)
+        gevent.joinall(jobs, timeout=60)
         right = sum(job.value == [b"first", b"second"] for job in jobs)
         sys.stdout.write(f"{right} streams, {server.counts.opened} connections\n")
         client.close()

@@ -26,7 +26,7 @@ class Line:
         assert watched is not None
         self.watched: Watched = watched
 
-    def receive(self, seconds: float = 10.0) -> bytes:
+    def receive(self, seconds: float = 60.0) -> bytes:
         return self.watched.receive(SIZE, monotonic() + seconds)
 
     def close(self) -> None:
@@ -42,7 +42,7 @@ def line() -> Iterator[Line]:
     line.close()
 
 
-def waiting(line: Line, seconds: float = 10.0) -> gevent.Greenlet:
+def waiting(line: Line, seconds: float = 60.0) -> gevent.Greenlet:
     """A greenlet that waits for what comes next, and has begun to."""
     reader = gevent.spawn(line.receive, seconds)
     while line.watched.waiter is None:
@@ -58,20 +58,20 @@ def test_what_is_there_already_is_read_at_once(line: Line) -> None:
 def test_what_comes_later_wakes_the_reader(line: Line) -> None:
     reader = waiting(line)
     line.far.sendall(b"late")
-    assert reader.get(timeout=10) == b"late"
+    assert reader.get(timeout=60) == b"late"
 
 
 def test_pieces_come_one_by_one_and_in_order(line: Line) -> None:
     for number in range(50):
         reader = waiting(line)
         line.far.sendall(b"%d" % number)
-        assert reader.get(timeout=10) == b"%d" % number
+        assert reader.get(timeout=60) == b"%d" % number
 
 
 def test_what_came_while_nobody_waited_is_not_forgotten(line: Line) -> None:
     reader = waiting(line)
     line.far.sendall(b"first")
-    assert reader.get(timeout=10) == b"first"
+    assert reader.get(timeout=60) == b"first"
     line.far.sendall(b"second")
     gevent.sleep(0.01)  # the edge passes with nobody there
     assert line.receive() == b"second"
@@ -80,7 +80,7 @@ def test_what_came_while_nobody_waited_is_not_forgotten(line: Line) -> None:
 def test_more_than_one_read_takes_comes_whole(line: Line) -> None:
     reader = waiting(line)
     line.far.sendall(b"x" * (3 * SIZE + 7))
-    found = reader.get(timeout=10)
+    found = reader.get(timeout=60)
     while len(found) < 3 * SIZE + 7:
         found += line.receive()
     assert found == b"x" * (3 * SIZE + 7)
@@ -91,13 +91,13 @@ def test_exactly_as_much_as_is_asked_for_does_not_hide_what_follows(line: Line) 
     assert line.receive() == b"x" * SIZE
     reader = waiting(line)
     line.far.sendall(b"y")
-    assert reader.get(timeout=10) == b"y"
+    assert reader.get(timeout=60) == b"y"
 
 
 def test_the_end_is_an_empty_read(line: Line) -> None:
     reader = waiting(line)
     line.far.close()
-    assert reader.get(timeout=10) == b""
+    assert reader.get(timeout=60) == b""
     assert line.receive() == b""
 
 
@@ -105,7 +105,7 @@ def test_the_end_behind_the_last_bytes_is_seen_too(line: Line) -> None:
     reader = waiting(line)
     line.far.sendall(b"last")
     line.far.close()
-    assert reader.get(timeout=10) == b"last"
+    assert reader.get(timeout=60) == b"last"
     assert line.receive() == b""
 
 
@@ -120,11 +120,11 @@ def test_each_reader_has_its_own_deadline(line: Line) -> None:
     other = Line()
     try:
         patient, hasty = waiting(line, 10.0), waiting(other, 0.02)
-        hasty.join(timeout=10)
+        hasty.join(timeout=60)
         assert isinstance(hasty.exception, TimeoutError)
         assert not patient.dead
         line.far.sendall(b"in time")
-        assert patient.get(timeout=10) == b"in time"
+        assert patient.get(timeout=60) == b"in time"
     finally:
         other.close()
 
@@ -147,7 +147,7 @@ def test_closing_ends_the_wait(line: Line) -> None:
     reader = waiting(line)
     line.watched.close()
     line.near.close()
-    reader.join(timeout=10)
+    reader.join(timeout=60)
     assert isinstance(reader.exception, OSError)
 
 
@@ -161,7 +161,7 @@ def test_closing_twice_is_harmless_and_the_number_may_come_again(line: Line) -> 
         line.watched.close()
         reader = waiting(fresh)
         fresh.far.sendall(b"mine")
-        assert reader.get(timeout=10) == b"mine"
+        assert reader.get(timeout=60) == b"mine"
     finally:
         fresh.close()
 
@@ -172,7 +172,7 @@ def test_many_sockets_at_once() -> None:
         readers = [waiting(one) for one in lines]
         for number, one in enumerate(lines):
             one.far.sendall(b"%d" % number)
-        gevent.joinall(readers, timeout=20)
+        gevent.joinall(readers, timeout=60)
         assert [reader.value for reader in readers] == [b"%d" % n for n in range(300)]
     finally:
         for one in lines:
@@ -196,7 +196,7 @@ def test_a_crowd_whose_answers_flow_gets_everything_in_order() -> None:
             readers = [waiting(one) for one in crowd]
             for one in crowd:
                 one.far.sendall(b"%d" % number)
-            gevent.joinall(readers, timeout=20)
+            gevent.joinall(readers, timeout=60)
             assert {reader.value for reader in readers} == {b"%d" % number}
     finally:
         for one in crowd:
@@ -211,10 +211,10 @@ def test_pieces_that_come_between_two_looks_are_read_together() -> None:
             one.watched.set_flowing(True)
         readers = [waiting(one) for one in crowd]
         crowd[0].far.sendall(b"0")  # the first look finds a crowd: from here on it gathers
-        assert readers[0].get(timeout=10) == b"0"
+        assert readers[0].get(timeout=60) == b"0"
         crowd[1].far.sendall(b"a")
         crowd[1].far.sendall(b"b")
-        assert readers[1].get(timeout=10) == b"ab"
+        assert readers[1].get(timeout=60) == b"ab"
         gevent.killall(readers)
     finally:
         for one in crowd:
@@ -230,7 +230,7 @@ def test_what_is_there_when_an_answer_begins_to_flow_is_not_lost(line: Line) -> 
 
 
 def waiting_or_done(line: Line) -> bytes:
-    return bytes(gevent.spawn(line.receive).get(timeout=10))
+    return bytes(gevent.spawn(line.receive).get(timeout=60))
 
 
 @pytest.mark.usefixtures("_gathering")
@@ -243,13 +243,13 @@ def test_a_crowd_that_leaves_does_not_keep_the_last_one_waiting() -> None:
     readers = [waiting(one) for one in crowd]
     for one in crowd:
         one.far.sendall(b"go")
-    gevent.joinall(readers, timeout=20)
+    gevent.joinall(readers, timeout=60)
     for one in crowd:
         one.close()
     for number in range(10):
         reader = waiting(line)
         line.far.sendall(b"%d" % number)
-        assert reader.get(timeout=10) == b"%d" % number
+        assert reader.get(timeout=60) == b"%d" % number
     line.close()
 
 
@@ -262,10 +262,10 @@ def test_a_crowd_that_falls_silent_is_heard_when_it_speaks_again() -> None:
         readers = [waiting(one) for one in crowd]
         gevent.sleep(0.05)
         crowd[7].far.sendall(b"here")
-        assert readers[7].get(timeout=10) == b"here"
+        assert readers[7].get(timeout=60) == b"here"
         gevent.sleep(0.05)
         crowd[8].far.sendall(b"there")
-        assert readers[8].get(timeout=10) == b"there"
+        assert readers[8].get(timeout=60) == b"there"
         gevent.killall(readers)
     finally:
         for one in crowd:
@@ -286,5 +286,5 @@ def test_plain_sockets_and_other_threads_are_left_alone() -> None:
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert found == [None]

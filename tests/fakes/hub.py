@@ -83,7 +83,7 @@ class FakeHub:
         with self._changed:
             return [call for call in self.calls if call.path == path]
 
-    def wait_for(self, path: str, count: int = 1, *, seconds: float = 20.0) -> list[Call]:
+    def wait_for(self, path: str, count: int = 1, *, seconds: float = 60.0) -> list[Call]:
         """Wait until a path was called `count` times."""
         with self._changed:
             done = self._changed.wait_for(
@@ -93,7 +93,7 @@ class FakeHub:
         assert done, f"{path}: {len(calls)} of {count} calls; got {self._summary()}"
         return calls
 
-    def wait_until(self, path: str, is_right: Any, *, seconds: float = 20.0) -> Any:
+    def wait_until(self, path: str, is_right: Any, *, seconds: float = 60.0) -> Any:
         """Wait for a call of a path whose body satisfies `is_right`; its body is returned."""
 
         def found() -> list[Any]:

@@ -47,7 +47,7 @@ class FakeRelayHub:
         self._server.server_close()
         self._thread.join()
 
-    def wait_for_agent(self, count: int = 1, *, seconds: float = 20.0) -> None:
+    def wait_for_agent(self, count: int = 1, *, seconds: float = 60.0) -> None:
         """Wait until the agent is connected for the `count`-th time."""
         with self._changed:
             done = self._changed.wait_for(
@@ -108,7 +108,7 @@ class FakeRelayHub:
         return b"".join(frame[2] for frame in self.of(stream, RESPONSE_BODY))
 
     def wait_for(
-        self, stream: int, kind: int, *, count: int = 1, seconds: float = 20.0
+        self, stream: int, kind: int, *, count: int = 1, seconds: float = 60.0
     ) -> bytes:
         """Wait for frames of a kind; the payload of the `count`-th."""
         found: list[Any] = []
@@ -123,7 +123,7 @@ class FakeRelayHub:
         payload: bytes = found[count - 1][2]
         return payload
 
-    def wait_until(self, is_right: Callable[[], bool], *, seconds: float = 20.0) -> None:
+    def wait_until(self, is_right: Callable[[], bool], *, seconds: float = 60.0) -> None:
         """Wait until something about the frames is true."""
         with self._changed:
             done = self._changed.wait_for(is_right, seconds)

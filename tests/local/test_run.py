@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.fixtures.local_run import LocalRun, free_port
@@ -81,15 +82,27 @@ def chat_works(run: LocalRun) -> bool:
 def test_a_second_supervisor_is_refused(running: LocalRun, folder: Path) -> None:
     second = LocalRun(folder, free_port())
 
-    assert second.process.wait(timeout=30) == 1
+    assert second.process.wait(timeout=60) == 1
     eventually(lambda: "already runs" in second.output)
 
 
 def test_a_port_in_use_is_said_plainly(running: LocalRun, tmp_path: Path) -> None:
     second = LocalRun(tmp_path, running.port)
 
-    assert second.process.wait(timeout=30) == 1
+    assert second.process.wait(timeout=60) == 1
     eventually(lambda: f"WEFT_PORT={running.port + 1} make run" in second.output)
+
+
+def left_of(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run."""
+
+    def runs(process: psutil.Process) -> bool:
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:  # it ended between the two questions
+            return False
+
+    return [process for process in processes if runs(process)]
 
 
 def test_stopping_leaves_nothing_and_the_next_start_keeps_the_data(
@@ -100,7 +113,7 @@ def test_stopping_leaves_nothing_and_the_next_start_keeps_the_data(
     assert processes
 
     assert running.stop(signal.SIGINT) == 0
-    assert [p for p in processes if p.is_running() and p.status() != "zombie"] == []
+    assert left_of(processes) == []
 
     again = LocalRun(folder, running.port)
     try:
@@ -112,7 +125,5 @@ def test_stopping_leaves_nothing_and_the_next_start_keeps_the_data(
         again.process.kill()
         again.process.wait()
     eventually(
-        lambda: [p for p in children if p.is_running() and p.status() != "zombie"] == [],
-        timeout=45,
-        what="a killed supervisor takes everything with it",
+        lambda: left_of(children) == [], what="a killed supervisor takes everything with it"
     )

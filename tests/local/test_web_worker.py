@@ -37,7 +37,7 @@ class Server:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *command], cwd=ROOT, stdout=output, stderr=output
             )
-        eventually(self.answers, timeout=30, what=f"the server ({log})")
+        eventually(self.answers, what=f"the server ({log})")
 
     def answers(self) -> bool:
         url = f"http://127.0.0.1:{self.port}/"

@@ -45,7 +45,7 @@ class RelayedNode:
         with self.hub.sessions() as session:
             return session.scalar(sa.select(Node.relay).where(Node.id == self.node_id))
 
-    def wait_attached(self, *, not_at: str | None = None, timeout: float = 20.0) -> str:
+    def wait_attached(self, *, not_at: str | None = None, timeout: float = 60.0) -> str:
         """Wait until some web process holds it; the process's address."""
         found = eventually(
             lambda: self.address if self.address != not_at else None,
@@ -83,14 +83,14 @@ class RelayedNode:
             (*self.headers, *headers),
             body,
             via=address or self.wait_attached(),
-            response_timeout_seconds=20,
+            response_timeout_seconds=60,
         )
         return self.client.send(request)
 
     def socket(self) -> socket.socket:
         """A plain connection to the process that holds it."""
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.connect(self.wait_attached().removeprefix("unix:"))
         return sock
 
@@ -164,7 +164,7 @@ class RawAgent:
         self._socket: Any = websocket.create_connection(
             node.hub.url.replace("http", "ws", 1) + "/agent/v1/relay",
             header=[f"Authorization: Bearer {node.token}"],
-            timeout=20,
+            timeout=60,
             suppress_origin=True,
         )
 

@@ -54,7 +54,7 @@ def answer_one(node: RelayedNode, agent: RawAgent) -> bytes:
         agent.send(RESPONSE, stream, HEAD)
         agent.send(RESPONSE_BODY, stream, b"fine")
         agent.send(RESPONSE_END, stream)
-        return answer.result(timeout=20)
+        return answer.result(timeout=60)
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +80,7 @@ def test_a_request_names_method_path_model_and_the_engine_s_headers_alone(
     assert raw_agent.receive(REQUEST_BODY) == (stream, b"")
     raw_agent.send(RESPONSE, stream, HEAD)
     raw_agent.send(RESPONSE_END, stream)
-    assert asked.result(timeout=20).read(10) == b""
+    assert asked.result(timeout=60).read(10) == b""
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_head_that_is_none_is_a_502(raw_agent: RawAgent, ask: Any, head: Any) 
     raw_agent.send(RESPONSE, stream, head)
 
     assert raw_agent.receive(CANCEL) == (stream, b"")
-    answer = asked.result(timeout=20)
+    answer = asked.result(timeout=60)
     assert answer.status == 502
     assert json.loads(answer.read(10_000))["error"]["type"] == "engine_broke"
 
@@ -126,7 +126,7 @@ def test_headers_that_would_end_the_head_or_frame_the_body_are_left_out(
     raw_agent.send(RESPONSE_BODY, stream, b"whole")
     raw_agent.send(RESPONSE_END, stream)
 
-    answer = asked.result(timeout=20)
+    answer = asked.result(timeout=60)
     assert answer.read(100) == b"whole"
     assert answer.headers["x-good"] == "1"
     assert "x-evil" not in answer.headers
@@ -168,7 +168,7 @@ def test_empty_pieces_do_not_end_the_body(raw_agent: RawAgent, ask: Any) -> None
         raw_agent.send(RESPONSE_BODY, stream, piece)
     raw_agent.send(RESPONSE_END, stream)
 
-    assert asked.result(timeout=20).read(100) == b"ab"
+    assert asked.result(timeout=60).read(100) == b"ab"
 
 
 def test_frames_of_streams_that_nobody_opened_are_nothing(
@@ -204,7 +204,7 @@ def test_an_error_that_cannot_be_read_is_an_error(
 
     raw_agent.send(ERROR, stream, payload)
 
-    answer = asked.result(timeout=20)
+    answer = asked.result(timeout=60)
     assert answer.status == 502
     assert b"engine_broke" in answer.read(1000)
 
@@ -221,7 +221,7 @@ def test_an_agent_s_reason_becomes_a_status(
 
     raw_agent.send(ERROR, stream, {"reason": reason, "message": "no"})
 
-    answer = asked.result(timeout=20)
+    answer = asked.result(timeout=60)
     assert answer.status == status
     assert json.loads(answer.read(1000))["error"]["type"] == reason
 
@@ -279,7 +279,7 @@ def test_a_message_in_parts_is_one_message(raw_agent: RawAgent, ask: Any) -> Non
         raw_agent.socket.sock.sendall(bytes((first, 0x80 | len(part))) + zero_mask + part)
     raw_agent.send(RESPONSE_END, stream)
 
-    assert asked.result(timeout=20).read(100) == b"parts"
+    assert asked.result(timeout=60).read(100) == b"parts"
 
 
 def test_an_endless_message_in_parts_is_too_big(node: RelayedNode, raw_agent: RawAgent) -> None:

@@ -44,10 +44,10 @@ def test_an_engine_that_cannot_generate_is_not_offered_until_it_can(
         )  # fmt: skip
         assert answer.json()["replicas"][0]["accepted"]
 
-        eventually(lambda: replica_of(node).state == "failed", timeout=30)
+        eventually(lambda: replica_of(node).state == "failed")
         assert "CUDA out of memory" in str(replica_of(node).error)
         assert not is_listed(node)
 
         engine.error = None
-        eventually(lambda: replica_of(node).state == "ready", timeout=30)
+        eventually(lambda: replica_of(node).state == "ready")
         eventually(lambda: is_listed(node))

@@ -226,10 +226,10 @@ def test_asking_anew_ends_the_reading_of_the_first(
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert begun.wait(20)
+    assert begun.wait(60)
     engine.pause_seconds = 0.0
     again = api.post(f"/deepresearch/{ids[0]}/regenerate/", json={})
-    reader.join(30)
+    reader.join(60)
 
     assert "## Conclusion" in again.text
     assert ended[0]["done"]

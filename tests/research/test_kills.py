@@ -179,11 +179,11 @@ def test_a_worker_that_stops_hands_its_research_over(
     stopping = own_hub.processes.pop("worker")
 
     stopping.send_signal(signal.SIGTERM)
-    eventually(lambda: drivers(own_hub, reading.id) == 2, timeout=30, what="it is taken over")
+    eventually(lambda: drivers(own_hub, reading.id) == 2, what="it is taken over")
     engine.let_go()
     reading.finish()
 
-    assert stopping.wait(40) == 0
+    assert stopping.wait(60) == 0
     assert_complete(reading.text)
     assert reading.kept()["answer_text"] == reading.text
     assert max(Counter(engine.asked).values()) == 1

@@ -48,7 +48,7 @@ class Reading:
         self._thread.start()
 
     def wait(self) -> Reading:
-        self._thread.join(timeout=20)
+        self._thread.join(timeout=60)
         assert not self._thread.is_alive(), "the reader waits in vain"
         return self
 

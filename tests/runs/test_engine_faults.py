@@ -146,4 +146,4 @@ def test_a_stop_in_the_middle_of_garbage_leaves_no_run_behind(
 ) -> None:
     served = hub.serve(fault=Fault.GARBAGE)
     ask(hub, caller, served.model)
-    eventually(lambda: hub.run_of(served.model).state == "failed", timeout=5)
+    eventually(lambda: hub.run_of(served.model).state == "failed")

@@ -276,9 +276,9 @@ def test_leaving_a_stream_cancels_the_run_and_keeps_what_was_said(
         for line in stream.iter_lines():
             if '"content":"Hel' in line:
                 break
-    eventually(lambda: hub.run_of(served.model).state == "cancelled", timeout=3)
+    eventually(lambda: hub.run_of(served.model).state == "cancelled")
     assert hub.run_of(served.model).answer_text == "Hel"
-    eventually(lambda: served.server.counts.cancelled >= 1, timeout=3)
+    eventually(lambda: served.server.counts.cancelled >= 1)
 
 
 def test_leaving_before_the_first_token_cancels_too(hub: RunningHub, caller: Caller) -> None:
@@ -292,7 +292,7 @@ def test_leaving_before_the_first_token_cancels_too(hub: RunningHub, caller: Cal
             timeout=0.7,
             json={"model": served.model, "messages": HELLO},
         )
-    eventually(lambda: hub.run_of(served.model).state == "cancelled", timeout=3)
+    eventually(lambda: hub.run_of(served.model).state == "cancelled")
 
 
 def test_cancelling_a_run_ends_its_stream(hub: RunningHub, caller: Caller) -> None:
@@ -322,7 +322,7 @@ def test_revoking_the_key_ends_its_streams(hub: RunningHub, caller: Caller) -> N
         gone = httpx.delete(f"{hub.url}/api/v1/api-keys/{keys[0]['id']}", auth=basic)
         assert gone.status_code in (200, 204)
         assert "data: [DONE]" not in list(lines)
-    eventually(lambda: hub.run_of(served.model).state == "cancelled", timeout=3)
+    eventually(lambda: hub.run_of(served.model).state == "cancelled")
     eventually(
         lambda: httpx.get(f"{hub.url}/v1/models", headers=caller.headers).status_code == 401,
         timeout=3,

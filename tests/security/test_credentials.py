@@ -20,7 +20,7 @@ from app.core.models import Account, Credential, KnownModel
 from app.core.services import credentials
 from app.web.auth import SESSION_SECRET
 from tests.fixtures.accounts import Person
-from tests.fixtures.waiting import eventually
+from tests.fixtures.clocks import PassTime
 from tests.security.routes import EVERY_CARRIER, Knocker, all_routes, closed_routes
 from tests.security.shapes import is_in_shape
 from tests.security.things import MODEL, Things, enrolment_secret, snapshot
@@ -99,16 +99,14 @@ class TestMachines:
                 assert is_in_shape("agent", answer), route.name
 
     def test_a_node_of_a_closed_account_is_refused(
-        self, knock: Knocker, things: Things, owner: Person
+        self, knock: Knocker, things: Things, owner: Person, pass_time: PassTime
     ) -> None:
         node = things.node()
         desired = ("GET", "/agent/v1/desired")
         assert knock.ask(desired, headers=node.headers).status == 200
         knock.ask(("DELETE", f"/client/list/{owner.id}/"), owner)
-        eventually(
-            lambda: knock.ask(desired, headers=node.headers).status == 401,
-            timeout=1, what="the node of a closed account is refused",
-        )  # fmt: skip
+        pass_time(1.0)
+        assert knock.ask(desired, headers=node.headers).status == 401
 
     def test_somebody_elses_node_token_moves_nothing_of_his(
         self,
@@ -317,6 +315,10 @@ def use_all(knock: Knocker, person: Person) -> set[int]:
 class TestTheEndOfAnAccount:
     """Each carrier was used a moment ago, here and in another process."""
 
+    @pytest.fixture(autouse=True)
+    def _clock(self, pass_time: PassTime) -> None:
+        self.pass_time = pass_time
+
     @pytest.fixture
     def there(self, make_app: Callable[..., Flask], owner: Person) -> Knocker:
         """Another process, which has seen all of the owner's carriers."""
@@ -325,10 +327,8 @@ class TestTheEndOfAnAccount:
         return found
 
     def check_all_end(self, processes: list[Knocker], person: Person) -> None:
-        def all_refused() -> bool:
-            return all(use_all(knock, person) == {401} for knock in processes)
-
-        eventually(all_refused, timeout=1.5, what="every carrier is refused")
+        self.pass_time(1.0)
+        assert [use_all(knock, person) for knock in processes] == [{401}] * len(processes)
 
     def test_deletion_ends_every_carrier_everywhere(
         self, knock: Knocker, there: Knocker, owner: Person, admin: Person
@@ -358,10 +358,8 @@ class TestTheEndOfAnAccount:
         assert knock.ask(path, admin).status == 200
         with sessions.begin() as session:
             session.get_one(Account, admin.id).role = "user"
-        eventually(
-            lambda: all(knock.ask(path, admin, c).status == 404 for c in EVERY_CARRIER),
-            timeout=1.5, what="the rights are gone",
-        )  # fmt: skip
+        self.pass_time(1.0)
+        assert {knock.ask(path, admin, one).status for one in EVERY_CARRIER} == {404}
 
     def test_keys_and_sessions_end_when_their_time_is_over(
         self, knock: Knocker, sessions: Any, owner: Person

@@ -13,7 +13,7 @@ from app.core.stream import Event, StreamHub, StreamWriter, Subscription
 END_VALUE = {"state": "succeeded", "finish_reason": "stop"}
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     """Wait for a condition; fail when it does not come true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -23,7 +23,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
     pytest.fail("waited in vain")
 
 
-def read_to_end(reader: Subscription, seconds: float = 20.0) -> list[Event]:
+def read_to_end(reader: Subscription, seconds: float = 60.0) -> list[Event]:
     """All events up to the end; fail when it does not come."""
     events: list[Event] = []
     deadline = time.monotonic() + seconds
@@ -55,7 +55,7 @@ def make_hub() -> Iterator[Callable[..., StreamHub]]:
         hub = StreamHub(url, **arguments)
         made.append(hub)
         hub.start()
-        assert hub.wait_ready(10)
+        assert hub.wait_ready(60)
         return hub
 
     yield make

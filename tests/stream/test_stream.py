@@ -130,7 +130,7 @@ def test_a_reader_that_comes_later_in_another_process_gets_all_and_stays_live(
     hub_heard: list[dict[str, Any]] = []
     hub.on_control(hub_heard.append)
     with other.subscribe("r") as reader:
-        first = reader.get(timeout=5)
+        first = reader.get(timeout=60)
         assert first == Event(1, 1, TEXT, "before ")
         wait_until(
             lambda: {"type": "read", "run_id": "r", "channel": other.channel} in hub_heard
@@ -145,7 +145,7 @@ def test_a_reader_that_comes_later_in_another_process_gets_all_and_stays_live(
 def test_a_missed_publish_is_read_from_the_stream(hub: StreamHub, writer: StreamWriter) -> None:
     with hub.subscribe("r", replay=False) as reader:
         writer.write("r", TEXT, "1 ", reply_to=hub.channel)
-        assert reader.get(timeout=5) == Event(1, 1, TEXT, "1 ")
+        assert reader.get(timeout=60) == Event(1, 1, TEXT, "1 ")
         # Numbers 2 and 3 are stored and never published.
         hub.redis.xadd(stream_key("r"), {"f": 2, "k": TEXT, "v": "2 3 "}, id="0-3")
         writer.resume("r", after=3)
@@ -161,7 +161,7 @@ def test_what_redis_lost_is_said_once_and_reading_goes_on(
 ) -> None:
     with hub.subscribe("r", replay=False) as reader:
         writer.write("r", TEXT, "1 ", reply_to=hub.channel)
-        assert reader.get(timeout=5) == Event(1, 1, TEXT, "1 ")
+        assert reader.get(timeout=60) == Event(1, 1, TEXT, "1 ")
         writer.resume("r", after=5)
         writer.write("r", TEXT, "6 ", reply_to=hub.channel)
         writer.end("r", END_VALUE, reply_to=hub.channel)
@@ -245,7 +245,7 @@ def test_a_killed_redis_loses_nothing_for_a_reader_that_stays(
         for _ in range(2):
             target = (events[-1].last if events else 0) + 300
             while not events or events[-1].last < target:
-                event = reader.get(timeout=10)
+                event = reader.get(timeout=60)
                 assert event is not None
                 events.append(event)
             own_redis.kill()
@@ -283,7 +283,7 @@ def test_a_job_waits_when_too_much_of_its_run_is_unacknowledged(
     assert thread.is_alive()
     assert len(written) < 60
     own_redis.start()
-    thread.join(timeout=15)
+    thread.join(timeout=60)
     assert not thread.is_alive()
     assert writer.flush(10)
     with Redis.from_url(own_redis.url) as client:
@@ -366,7 +366,7 @@ def test_closing_wakes_a_reader_that_waits(hub: StreamHub) -> None:
     thread = threading.Thread(target=lambda: got.append(reader.get()))
     thread.start()
     reader.close()
-    thread.join(timeout=5)
+    thread.join(timeout=60)
     assert got == [None]
 
 

@@ -83,7 +83,7 @@ def test_what_a_full_socket_takes_in_part_is_finished_by_the_answer(door: Door) 
     expected = chunk(b"first") + chunk(b"second") + chunk(LONG) + chunk(b"after")
     reader = gevent.spawn(door.read, len(expected))
     assert door.write_next() == b"after"  # the long one is completed, not yielded again
-    assert reader.get(timeout=10) == expected
+    assert reader.get(timeout=60) == expected
 
 
 def test_a_half_sent_chunk_is_completed_even_when_no_frame_follows(door: Door) -> None:
@@ -92,7 +92,7 @@ def test_a_half_sent_chunk_is_completed_even_when_no_frame_follows(door: Door) -
     expected = chunk(b"first") + chunk(b"second") + chunk(LONG)
     reader = gevent.spawn(door.read, len(expected))
     assert door.write_next() is None
-    assert reader.get(timeout=10) == expected
+    assert reader.get(timeout=60) == expected
 
 
 def test_a_full_socket_leaves_the_frame_to_the_answer(door: Door) -> None:

@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 ROOT = Path(__file__).parents[2]
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     """Wait for a condition; fail when it does not come true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -47,7 +47,7 @@ class WorkerProcess:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 20.0) -> int:
+    def wait(self, seconds: float = 60.0) -> int:
         """Exit status."""
         return self.process.wait(seconds)
 

@@ -42,7 +42,7 @@ def test_the_worker_process_starts_works_its_schedule_and_stops(
             queue.enqueue("tests.worker.jobs.nothing", job_id="later", at=at)
             wait_until(lambda: redis_client.zscore("rq:failed:default", "later") is not None)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
             process.wait()
