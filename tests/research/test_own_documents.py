@@ -18,7 +18,8 @@ from tests.fixtures.waiting import eventually
 from tests.research.conftest import PutOnline, put_online
 from tests.research.engine import QUESTIONS, ResearchEngine
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("research-own-data")]
+pytestmark = pytest.mark.slow
+on_own_hub = pytest.mark.xdist_group("research-own-data")
 ASK = {"question_text": "Tell me about the tower."}
 
 HEIGHTS = (
@@ -85,6 +86,7 @@ def offline_hub(make_hub: MakeHub) -> Iterator[RunningHub]:
     hub.stop()
 
 
+@on_own_hub
 def test_without_a_web_search_the_report_says_what_it_rests_on(
     offline_hub: RunningHub,
 ) -> None:
@@ -147,6 +149,7 @@ class Pipe:
         return False
 
 
+@on_own_hub
 def test_a_killed_worker_takes_its_reader_along_and_another_one_begins_again(
     offline_hub: RunningHub,
 ) -> None:
@@ -168,6 +171,7 @@ def test_a_killed_worker_takes_its_reader_along_and_another_one_begins_again(
     assert files_of(hub, "indexes") - before == {found.index_file}
 
 
+@on_own_hub
 def test_a_dataset_that_is_removed_while_it_is_read_leaves_nothing(
     offline_hub: RunningHub,
 ) -> None:
@@ -178,6 +182,8 @@ def test_a_dataset_that_is_removed_while_it_is_read_leaves_nothing(
     before = files_of(hub, "indexes")
     pipe = Pipe(hub, uid)
     pipe.wait_read()
+    row = look_at(hub, uid)
+    assert row is not None
 
     with hub.sessions.begin() as session:
         names = datasets.remove(session, caller.id, uid, now=utc_now())
@@ -185,8 +191,8 @@ def test_a_dataset_that_is_removed_while_it_is_read_leaves_nothing(
         storage_of(hub).delete(name)
     pipe.wait_unread()
 
-    eventually(hub.is_idle, timeout=60, what="the worker is done with it")
+    left = hub.folder / "var" / "indexing"
+    eventually(lambda: not list(left.glob(f"{row.id}-*")), timeout=60, what="nothing is left")
     assert len(names) == 2
     assert not set(names) & (files_of(hub, "datasets") | files_of(hub, "indexes"))
     assert files_of(hub, "indexes") == before
-    assert list((hub.folder / "var" / "indexing").iterdir()) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
+from tests.datasets.giving import give, wait_indexed
 from tests.engines.test_real_llamacpp import LLAMA_SERVER
 from tests.fixtures.hub import RunningHub, free_port
 from tests.research.conftest import change_replica
@@ -44,9 +45,13 @@ def test_a_small_model_writes_a_whole_report(research_hub: RunningHub, llama_url
         model="smollm2", flavour="llamacpp", endpoint_url=llama_url, concurrency=2
     )
     change_replica(research_hub, served.replica_id, context_tokens=2048)
-    headers = research_hub.caller().headers
+    caller = research_hub.caller()
+    notes = b"The tower in our garden is nine metres high and was built in 1974 by grandfather."
+    wait_indexed(research_hub, give(research_hub, caller.id, "notes.txt", notes))
     try:
-        with httpx.Client(base_url=research_hub.url, headers=headers, timeout=500) as client:
+        with httpx.Client(
+            base_url=research_hub.url, headers=caller.headers, timeout=500
+        ) as client:
             answer = client.post(
                 "/deepresearch/", json={"question_text": "How high is the tower, and how old?"}
             )
@@ -57,5 +62,10 @@ def test_a_small_model_writes_a_whole_report(research_hub: RunningHub, llama_url
     assert answer.status_code == 201, answer.text
     assert kept["state"] == "succeeded", kept["error"]
     assert kept["answer_text"] == answer.text
-    for part in ("## Plan\n\n1. ", "*Read 2 sources", "## Conclusion\n\n", "## Sources\n\n1. "):
+    for part in (
+        "## Plan\n\n1. ",
+        "*Read 3 sources",
+        "## Conclusion\n\n",
+        "## Sources\n\n1. notes.txt – <",
+    ):
         assert part in answer.text
