@@ -40,7 +40,8 @@ def _read_text(value: str | None) -> datetime | None:
 
 
 def _read_aware(value: datetime | None) -> datetime | None:
-    return None if value is None else value.astimezone(UTC)
+    """The hub's own connections give UTC already, and this is done for each of thousands."""
+    return value if value is None or value.tzinfo is UTC else value.astimezone(UTC)
 
 
 class Base(DeclarativeBase):

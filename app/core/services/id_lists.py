@@ -43,6 +43,17 @@ def listed(column: sa.SQLColumnExpression[int], name: str = "ids") -> sa.ColumnE
     return _Listed(column, sa.bindparam(name, type_=_IdArray()))
 
 
+def within(
+    column: sa.SQLColumnExpression[int], ids: sa.Select[tuple[int]]
+) -> sa.ColumnElement[bool]:
+    """The condition that `column` is one of the ids that a query finds.
+
+    For PostgreSQL the ids are found first and looked up one by one: it takes a join for a
+    reason to read all of a long table.
+    """
+    return _Within(column, ids.scalar_subquery())
+
+
 class _IdArray(TypeDecorator[Collection[int]]):
     """Ids in one parameter: JSON for SQLite, an array's text for PostgreSQL.
 
@@ -67,6 +78,24 @@ class _Listed(FunctionElement[Any]):
     """
 
     inherit_cache = True
+
+
+class _Within(_Listed):
+    """`column IN (SELECT ...)`, in each database's words; no type here either."""
+
+    inherit_cache = True
+
+
+@compiles(_Within, "postgresql")
+def _in_found_array(element: _Within, compiler: SQLCompiler, **options: Any) -> str:
+    column, ids = (compiler.process(one, **options) for one in element.clauses)
+    return f"{column} = ANY (ARRAY{ids})"
+
+
+@compiles(_Within, "sqlite")
+def _in_found(element: _Within, compiler: SQLCompiler, **options: Any) -> str:
+    column, ids = (compiler.process(one, **options) for one in element.clauses)
+    return f"{column} IN {ids}"
 
 
 @compiles(_Listed, "postgresql")

@@ -66,7 +66,8 @@ def update_inventory(
 def list_devices(session: Session, node_ids: Sequence[int]) -> dict[int, list[DeviceView]]:
     """The devices of these nodes, by node, in order of their index."""
     found: dict[int, list[DeviceView]] = {}
-    for node_id, *values in session.execute(_LIST_DEVICES, {"ids": node_ids}).all():
+    rows = session.connection().execute(_LIST_DEVICES, {"ids": node_ids}).all()
+    for node_id, *values in rows:
         found.setdefault(node_id, []).append(DeviceView(*values))
     return found
 

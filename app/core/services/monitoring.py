@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
@@ -24,6 +25,7 @@ _LATEST = datetime.max.replace(tzinfo=UTC)
 _NODES, _DAYS, _BEATS = Node.__table__.c, NodeDailyStats.__table__.c, Heartbeat.__table__.c
 _MINE = sa.and_(_NODES.account_id == sa.bindparam("account_id"), _NODES.removed_at.is_(None))
 _OWN_NODES = sa.select(_NODES.id, _NODES.client_id, _NODES.name).where(_MINE)
+_OWN_NODE = _OWN_NODES.where(_NODES.client_id == sa.bindparam("client_id"))
 _OWN_STATES = sa.select(
     _NODES.wanted_status, _NODES.valid_status, _NODES.last_beat_at, _NODES.stopped_at
 ).where(_MINE)
@@ -52,7 +54,11 @@ _LIST_DAYS = (
     .order_by(_DAYS.day.desc(), _DAYS.node_id)
     .limit(MAX_ROWS + 1)
 )  # fmt: skip
-_OLDEST_DAY = sa.select(sa.func.min(_DAYS.day)).where(listed(_DAYS.node_id))
+# Each node's oldest stands at an end of the index; the oldest of all of them does not.
+_NODES_OLDEST_DAY = sa.select(sa.func.min(_DAYS.day)).where(_DAYS.node_id == _NODES.id)
+_OLDEST_DAY = sa.select(sa.func.min(_NODES_OLDEST_DAY.scalar_subquery())).where(
+    listed(_NODES.id)
+)
 _LIST_BEATS = (
     sa.select(
         _BEATS.node_id, _BEATS.received_at, _BEATS.cpu_usage, _BEATS.memory_usage,
@@ -67,11 +73,13 @@ _LIST_BEATS = (
     .order_by(_BEATS.bucket.desc(), _BEATS.received_at.desc())
     .limit(MAX_ROWS + 1)
 )  # fmt: skip
-_OLDEST_BUCKET = sa.select(sa.func.min(_BEATS.bucket)).where(listed(_BEATS.node_id))
+_NODES_OLDEST_BUCKET = sa.select(sa.func.min(_BEATS.bucket)).where(_BEATS.node_id == _NODES.id)
+_OLDEST_BUCKET = sa.select(sa.func.min(_NODES_OLDEST_BUCKET.scalar_subquery())).where(
+    listed(_NODES.id)
+)
 
 
-@dataclass(frozen=True, slots=True)
-class NodeName:
+class NodeName(msgspec.Struct, frozen=True, gc=False):
     """A node as rows about it name it."""
 
     id: int
@@ -87,8 +95,7 @@ class Span:
     end: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DayRow:
+class DayRow(msgspec.Struct, frozen=True, gc=False):
     """A node's day."""
 
     node: NodeName
@@ -103,8 +110,7 @@ class DayRow:
     last_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class BeatRow:
+class BeatRow(msgspec.Struct, frozen=True, gc=False):
     """A counted beat."""
 
     node: NodeName
@@ -161,12 +167,10 @@ def own_nodes(
     session: Session, account_id: int, *, client_id: str | None = None
 ) -> dict[int, NodeName]:
     """An account's nodes by id."""
-    query = _OWN_NODES
-    if client_id is not None:
-        query = query.where(_NODES.client_id == client_id)
-    return {
-        row[0]: NodeName(*row) for row in session.execute(query, {"account_id": account_id})
-    }
+    query = _OWN_NODES if client_id is None else _OWN_NODE
+    asked = {"account_id": account_id, "client_id": client_id}
+    rows = session.connection().execute(query, asked).all()
+    return {row[0]: NodeName(*row) for row in rows}
 
 
 def health_of(session: Session, nodes: Sequence[History], *, now: datetime) -> dict[int, float]:
@@ -199,9 +203,10 @@ def fleet_stat(
     session: Session, account_id: int, *, now: datetime, offline_after_seconds: float
 ) -> FleetStat:
     """The figures of an account's nodes. All zero for an account without any."""
+    connection = session.connection()
     mine: dict[str, Any] = {"account_id": account_id}
     total = online = maintenance = warnings = 0
-    for wanted, valid, last_beat_at, stopped_at in session.execute(_OWN_STATES, mine).all():
+    for wanted, valid, last_beat_at, stopped_at in connection.execute(_OWN_STATES, mine).all():
         is_on = is_online(
             last_beat_at, stopped_at, now=now, offline_after_seconds=offline_after_seconds
         )
@@ -209,9 +214,9 @@ def fleet_stat(
         online += is_on
         maintenance += status_of(wanted, online=is_on) == WantedStatus.MAINTENANCE
         warnings += valid != ValidStatus.VALID
-    tflops = session.scalar(_OWN_TFLOPS, mine)
+    tflops = connection.scalar(_OWN_TFLOPS, mine)
     yesterday = now.astimezone(UTC).date() - timedelta(days=1)
-    beats = session.scalar(_OWN_MEAN_DAY, {**mine, "day": yesterday})
+    beats = connection.scalar(_OWN_MEAN_DAY, {**mine, "day": yesterday})
     rate = round(float(beats or 0) / BUCKETS_A_DAY * 100, 2)
     return FleetStat(total, online, maintenance, warnings, round(tflops or 0.0, 2), rate)
 
@@ -224,13 +229,14 @@ def list_days(
     last = _day(span.end - timedelta(microseconds=1)) if span.end else None
     today = now.astimezone(UTC).date()
     newest = min(last, today) if last else today
+    connection = session.connection()
 
-    def read(days: int) -> list[Any]:
+    def read(days: int) -> Sequence[Any]:
         since = newest - timedelta(days=days - 1)
         asked = {"ids": nodes, "since": max(since, first or since), "newest": newest}
-        return list(session.execute(_LIST_DAYS, asked))
+        return connection.execute(_LIST_DAYS, asked).all()
 
-    oldest = first or session.scalar(_OLDEST_DAY, {"ids": nodes}) or newest
+    oldest = first or connection.scalar(_OLDEST_DAY, {"ids": nodes}) or newest
     rows = _read_back(read, whole=(newest - oldest).days + 1, a_step=_rows_a_day(nodes, 1))
     return [_day_row(nodes, row) for row in rows[:MAX_ROWS]], len(rows) > MAX_ROWS
 
@@ -241,28 +247,31 @@ def list_beats(
     """Counted beats of these nodes, newest first; and whether older ones were left out."""
     first = bucket_of(span.start) if span.start else None
     newest = bucket_of(min(span.end, now) if span.end else now)
+    connection = session.connection()
 
-    def read(buckets: int) -> list[Any]:
+    def read(buckets: int) -> Sequence[Any]:
         since = newest - buckets + 1
         asked = {
             "ids": nodes, "since": since if first is None else max(since, first),
             "newest": newest, "start": span.start or _EARLIEST, "end": span.end or _LATEST,
         }  # fmt: skip
-        return list(session.execute(_LIST_BEATS, asked))
+        return connection.execute(_LIST_BEATS, asked).all()
 
     oldest = first
     if oldest is None:
-        oldest = session.scalar(_OLDEST_BUCKET, {"ids": nodes}) or newest
+        oldest = connection.scalar(_OLDEST_BUCKET, {"ids": nodes}) or newest
     rows = _read_back(read, whole=newest - oldest + 1, a_step=_rows_a_day(nodes, 1))
     found = [BeatRow(nodes[row[0]], *row[1:]) for row in rows[:MAX_ROWS]]
     return found, len(rows) > MAX_ROWS
 
 
-def _read_back(read: Any, *, whole: int, a_step: int) -> list[Any]:
+def _read_back(
+    read: Callable[[int], Sequence[Any]], *, whole: int, a_step: int
+) -> Sequence[Any]:
     """Read from the newest step back, in growing strides: only what is shown gets sorted."""
     stride = max(1, min(whole, MAX_ROWS // a_step + 2))
     while True:
-        rows: list[Any] = read(stride)
+        rows = read(stride)
         if len(rows) > MAX_ROWS or stride >= whole:
             return rows
         stride = min(whole, stride * 4)
@@ -296,7 +305,7 @@ def _mean(total: float, count: int) -> float | None:
 
 
 def _beats_of_day(session: Session, node_ids: Sequence[int], day: date) -> dict[int, int]:
-    rows = session.execute(_BEATS_OF_DAY, {"ids": node_ids, "day": day})
+    rows = session.connection().execute(_BEATS_OF_DAY, {"ids": node_ids, "day": day})
     return dict(rows.all())
 
 

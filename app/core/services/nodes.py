@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -26,7 +27,8 @@ from app.core.models import Account, Node, Replica
 from app.core.services import accounts
 from app.core.services.desired import bump
 from app.core.services.inventory import DeviceView, list_devices
-from app.core.services.placement import online_condition
+from app.core.services.name_search import has_part, part_of
+from app.core.services.placement import online_condition, online_since
 from app.core.services.replicas import ReplicaView, list_replicas
 
 MAX_NAME = 64
@@ -136,24 +138,23 @@ def list_nodes(
     page_size: int | None = None,
 ) -> tuple[list[NodeView], int]:
     """Nodes by name and id, and how many match. One query, and one for each kind of part."""
-    conditions = _conditions(wanted, now, offline_after_seconds)
-    query = (
-        sa.select(*_LISTED)
-        .join(Account, Account.id == Node.account_id)
-        .where(*conditions)
-        .order_by(Node.name, Node.client_id)
-    )
-    if page_size is not None:
-        query = query.limit(page_size).offset((page - 1) * page_size)
+    since = now - timedelta(seconds=offline_after_seconds)
+    listing = _listing(_given(wanted), wanted.status)
+    asked = {
+        "account_id": wanted.account_id, "client_id": wanted.client_id, "since": since,
+        "valid_status": wanted.valid_status, "part": part_of(wanted.name),
+        "size": page_size, "offset": (page - 1) * (page_size or 0),
+    }  # fmt: skip
     # Over the connection: rows need nothing of what a session does for entities.
-    rows = session.connection().execute(query).all()
-    total = len(rows)
-    if page_size is not None:
-        counted = sa.select(sa.func.count()).select_from(Node).where(*conditions)
-        total = session.scalar(counted) or 0
+    connection = session.connection()
+    if page_size is None:
+        rows = connection.execute(listing.all, asked).all()
+        total = len(rows)
+    else:
+        rows = connection.execute(listing.page, asked).all()
+        total = connection.scalar(listing.total, asked) or 0
     ids = [row[0] for row in rows]
     devices, replicas = list_devices(session, ids), list_replicas(session, ids)
-    since = now - timedelta(seconds=offline_after_seconds)
     views = [
         _view(row, devices.get(row[0], ()), replicas.get(row[0], ()), since) for row in rows
     ]
@@ -283,27 +284,52 @@ def drop_silent(session: Session, *, now: datetime, days: int) -> int:
     return len(silent)
 
 
-def _conditions(
-    wanted: NodeFilter, now: datetime, offline_after_seconds: float
-) -> list[sa.ColumnElement[bool]]:
+def _given(wanted: NodeFilter) -> frozenset[str]:
+    """What is filtered by. Account 0 is a filter too: that account owns nothing."""
+    names = ("account_id", "client_id", "valid_status")
+    given = {name for name in names if getattr(wanted, name) is not None}
+    return frozenset(given | {"name"} if wanted.name else given)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """Built once: building one for each call costs as much as running it."""
+
+    all: sa.Select[*tuple[Any, ...]]
+    page: sa.Select[*tuple[Any, ...]]
+    total: sa.Select[int]
+
+
+@lru_cache(256)
+def _listing(given: frozenset[str], status: str | None) -> _Listing:
+    """The statements about nodes that are filtered by what is given."""
+    conditions = _conditions(given, status)
+    rows = (
+        sa.select(*_LISTED)
+        .join(Account, Account.id == Node.account_id)
+        .where(*conditions)
+        .order_by(Node.name, Node.client_id)
+    )
+    return _Listing(
+        rows,
+        rows.limit(sa.bindparam("size")).offset(sa.bindparam("offset")),
+        sa.select(sa.func.count()).select_from(Node).where(*conditions),
+    )
+
+
+def _conditions(given: frozenset[str], status: str | None) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = [Node.removed_at.is_(None)]
-    if wanted.account_id is not None:
-        found.append(Node.account_id == wanted.account_id)
-    if wanted.client_id is not None:
-        found.append(Node.client_id == wanted.client_id)
-    if wanted.valid_status is not None:
-        found.append(Node.valid_status == wanted.valid_status)
-    if wanted.name:
-        found.append(sa.func.lower(Node.name).contains(wanted.name.lower(), autoescape=True))
-    if wanted.status is not None:
-        found.append(_has_status(wanted.status, now, offline_after_seconds))
+    columns: Any = (Node.account_id, Node.client_id, Node.valid_status)
+    found += [one == sa.bindparam(one.key) for one in columns if one.key in given]
+    if "name" in given:
+        found.append(has_part(Node.name))
+    if status is not None:
+        found.append(_has_status(status))
     return found
 
 
-def _has_status(
-    status: str, now: datetime, offline_after_seconds: float
-) -> sa.ColumnElement[bool]:
-    online = online_condition(now, offline_after_seconds)
+def _has_status(status: str) -> sa.ColumnElement[bool]:
+    online = online_since(sa.bindparam("since"))
     if status == WantedStatus.OFFLINE:
         # NULL (never beat) is not "not online" in SQL.
         return sa.not_(sa.func.coalesce(online, sa.false()))

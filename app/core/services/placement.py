@@ -45,10 +45,11 @@ class Choice:
 
 def online_condition(now: datetime, offline_after_seconds: float) -> sa.ColumnElement[bool]:
     """Nodes that beat lately and have not said goodbye since."""
-    return _is_online(now - timedelta(seconds=offline_after_seconds))
+    return online_since(now - timedelta(seconds=offline_after_seconds))
 
 
-def _is_online(since: Any) -> sa.ColumnElement[bool]:
+def online_since(since: Any) -> sa.ColumnElement[bool]:
+    """Nodes that beat after a moment, or the parameter of one, and have not left since."""
     return sa.and_(
         Node.removed_at.is_(None),
         Node.last_beat_at > since,
@@ -63,7 +64,7 @@ def serving_condition(now: datetime, offline_after_seconds: float) -> sa.ColumnE
 
 def _may_serve(since: Any) -> sa.ColumnElement[bool]:
     return sa.and_(
-        _is_online(since),
+        online_since(since),
         Node.valid_status.in_((ValidStatus.VALID, ValidStatus.WARNING)),
         Node.wanted_status.in_(("active", "online")),
     )

@@ -6,18 +6,21 @@ counted by the ingester; here they are read, granted, and counted again from raw
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.core.domain.errors import InvalidInput
 from app.core.models import Account, DevicePointsDaily, Node, PointGrant
 from app.core.services import accounts
-from app.core.services.id_lists import listed
+from app.core.services.id_lists import within
+from app.core.services.name_search import has_part, part_of
 
 E4 = 10_000
 # Beats that wait in Redis may reach a day that is over; it is looked at again for so long.
@@ -38,8 +41,7 @@ class PointsFilter:
     end: date | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DevicePoints:
+class DevicePoints(msgspec.Struct, frozen=True, gc=False):
     """One device on one day."""
 
     client_id: str
@@ -79,46 +81,67 @@ def list_points(
 ) -> PointsPage:
     """Rows by day (newest first), node and device; totals also for a page past the end.
 
-    First the nodes, then their days: nodes are few and days many. Which days the page lies
-    on is counted from the newest back, so that only those rows are sorted.
+    Which days the page lies on is counted from the newest back, so that only those rows are
+    sorted.
     """
-    node_ids = _find_nodes(session, wanted)
-    if not node_ids:
-        return PointsPage((), 0, 0)
-    queries = _queries(wanted.device_id is not None)
-    asked = {
-        "ids": node_ids, "start": wanted.start or date.min, "end": wanted.end or date.max,
-        "device_id": wanted.device_id,
-    }  # fmt: skip
-    offset = (page - 1) * page_size
-    if wanted.start and wanted.end and (wanted.end - wanted.start).days <= FEW_DAYS:
-        each = session.execute(queries.each_day, asked).all()
-        days = [(day, number) for day, number, _ in each]
-        count, total = sum(row[1] for row in each), sum(int(row[2]) for row in each)
-    else:
-        count, total, oldest, newest = session.execute(queries.totals, asked).one()
-        asked |= {"start": oldest, "end": newest}
-        days = _newest_days(session, queries, asked, offset + page_size) if count else []
-    if count <= offset:
+    queries = _queries(_given(wanted))
+    asked = _asked(wanted) | {"offset": (page - 1) * page_size, "limit": page_size}
+    connection = session.connection()
+    if not _is_long(wanted):
+        rows = connection.execute(queries.page, asked).all()
+        if rows:
+            return _page(rows, int(rows[0][1]), rows[0][0])
+    count, total, oldest, newest = connection.execute(queries.totals, asked).one()
+    if count <= asked["offset"] or not _is_long(wanted):
         return PointsPage((), int(total), count)
-    first, last, before = _days_of_page(days, offset, page_size)
-    asked |= {"start": last, "end": first, "limit": page_size, "offset": offset - before}
-    rows = session.execute(queries.rows, asked)
-    return PointsPage(tuple(DevicePoints(*row) for row in rows), int(total), count)
+    ends = max(oldest, asked["start"]), min(newest, asked["end"])
+    rows = _newest_page(connection, queries.page, asked, count, *ends)
+    return _page(rows, int(total), count)
 
 
-def _newest_days(
-    session: Session, queries: _Queries, asked: dict[str, Any], rows: int
-) -> list[tuple[date, int]]:
-    """How many rows the newest days have, as many days as hold `rows` of them."""
-    oldest, newest = asked["start"], asked["end"]
-    stride = rows // len(asked["ids"]) + 2
+def _is_long(wanted: PointsFilter) -> bool:
+    """Whether there are so many days that grouping all of them takes longer than asking twice."""
+    if wanted.start is None or wanted.end is None:
+        return True
+    return (wanted.end - wanted.start).days > FEW_DAYS
+
+
+def _given(wanted: PointsFilter) -> frozenset[str]:
+    """What is filtered by."""
+    names = ("client_id", "device_id", "start", "end")
+    given = {name for name in names if getattr(wanted, name) is not None}
+    return frozenset(given | {"client_name"} if wanted.client_name else given)
+
+
+def _asked(wanted: PointsFilter) -> dict[str, Any]:
+    return {
+        "account_id": wanted.account_id, "client_id": wanted.client_id,
+        "part": part_of(wanted.client_name), "device_id": wanted.device_id, "start": wanted.start or date.min,
+        "end": wanted.end or date.max,
+    }  # fmt: skip
+
+
+def _page(rows: Sequence[Any], total_e4: int, count: int) -> PointsPage:
+    return PointsPage(tuple(DevicePoints(*row[2:]) for row in rows), total_e4, count)
+
+
+def _newest_page(
+    connection: sa.Connection,
+    query: sa.Select[Any],
+    asked: dict[str, Any],
+    count: int,
+    oldest: date,
+    newest: date,
+) -> Sequence[Any]:
+    """The page from as many of the newest days as hold all rows up to its end."""
+    needed = min(count, asked["offset"] + asked["limit"])
+    days = (newest - oldest).days + 1
+    stride = needed * days // count + 2
     while True:
-        since = max(oldest, newest - timedelta(days=min(stride, 40_000)))
-        found = session.execute(queries.each_day, {**asked, "start": since})
-        days = [(day, number) for day, number, _ in found]
-        if since == oldest or sum(number for _, number in days) >= rows:
-            return days
+        since = newest - timedelta(days=min(stride, days) - 1)
+        rows = connection.execute(query, asked | {"start": since, "end": newest}).all()
+        if stride >= days or (rows and rows[0][0] >= needed):
+            return rows
         stride *= 4
 
 
@@ -126,74 +149,92 @@ def _newest_days(
 class _Queries:
     """Built once: building one for each call costs as much as running it."""
 
+    # How many rows there are, their sum, and between which days they lie.
     totals: sa.Select[Any]
-    each_day: sa.Select[Any]
-    rows: sa.Select[Any]
+    page: sa.Select[Any]
 
 
 @cache
-def _queries(by_device: bool) -> _Queries:
-    """The queries about nodes `ids` from day `start` to `end`, perhaps of one `device_id`."""
+def _queries(given: frozenset[str]) -> _Queries:
+    """The queries about an account's nodes that are filtered by what is given."""
     its, node = DevicePointsDaily.__table__.c, Node.__table__.c
-    conditions = [
-        listed(its.node_id),
-        its.day.between(sa.bindparam("start"), sa.bindparam("end")),
-    ]
-    if by_device:
+    mine = [node.account_id == sa.bindparam("account_id")]
+    if "client_id" in given:
+        mine.append(node.client_id == sa.bindparam("client_id"))
+    if "client_name" in given:
+        mine.append(has_part(node.name))
+    conditions = [within(its.node_id, sa.select(node.id).where(*mine))]
+    if "device_id" in given:
         conditions.append(its.device_id == sa.bindparam("device_id"))
+    since, until = its.day >= sa.bindparam("start"), its.day <= sa.bindparam("end")
     points = sa.func.coalesce(sa.func.sum(its.points_e4), 0)
-    ends = sa.func.min(its.day), sa.func.max(its.day)
+    in_span = [one for name, one in (("start", since), ("end", until)) if name in given]
+    totals = sa.select(
+        sa.func.count(),
+        points,
+        _end_of_days(sa.func.min, mine),
+        _end_of_days(sa.func.max, mine),
+    )
+    days = sa.select(its.day, sa.func.count().label("number"), points.label("points"))
     return _Queries(
-        totals=sa.select(sa.func.count(), points, *ends).where(*conditions),
-        each_day=sa.select(its.day, sa.func.count(), points)
-        .where(*conditions)
-        .group_by(its.day)
-        .order_by(its.day.desc()),
-        rows=sa.select(
+        totals.where(*conditions, *in_span),
+        _page_query(
+            days.where(*conditions, since, until).group_by(its.day).cte("days"),
+            [*mine, *conditions],
+        ),
+    )
+
+
+def _end_of_days(
+    end: Callable[[Any], sa.ColumnElement[Any]], mine: list[sa.ColumnElement[bool]]
+) -> sa.ScalarSelect[Any]:
+    """The first or the last day of these nodes, from an end of the index for each node."""
+    its, node = DevicePointsDaily.__table__.c, Node.__table__.c
+    of_node = sa.select(end(its.day)).where(its.node_id == node.id).correlate(Node.__table__)
+    return (
+        sa.select(end(of_node.scalar_subquery()))
+        .select_from(Node.__table__)
+        .where(*mine)
+        .correlate(None)
+        .scalar_subquery()
+    )
+
+
+def _page_query(days: sa.CTE, conditions: list[sa.ColumnElement[bool]]) -> sa.Select[Any]:
+    """Count and sum of all `days`, and the rows of the page, of which those days are read."""
+    its, node = DevicePointsDaily.__table__.c, Node.__table__.c
+    offset = sa.bindparam("offset", type_=sa.BigInteger())
+    limit = sa.bindparam("limit", type_=sa.BigInteger())
+    reached = sa.func.sum(days.c.number).over(order_by=days.c.day.desc())
+    placed = sa.select(days.c.day, days.c.number, reached.label("reached")).cte("placed")
+    passed = placed.c.reached - placed.c.number
+    on_page = (
+        sa.select(
+            sa.func.min(placed.c.day).label("oldest"), sa.func.max(placed.c.day).label("newest"),
+            sa.cast(sa.func.coalesce(sa.func.min(passed), 0), sa.BigInteger).label("passed"),
+        )
+        .where(placed.c.reached > offset, passed < offset + limit)
+        .cte("on_page")
+    )  # fmt: skip
+
+    def one(value: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
+        return sa.select(value).scalar_subquery()
+
+    return (
+        sa.select(
+            one(sa.cast(sa.func.sum(days.c.number), sa.BigInteger)),
+            one(sa.cast(sa.func.sum(days.c.points), sa.BigInteger)),
             node.client_id, node.name, its.day, its.heartbeats, its.device_index,
             its.device_name, its.device_id, its.points_e4,
         )
         .join_from(DevicePointsDaily.__table__, Node.__table__, node.id == its.node_id)
-        # Said twice, or PostgreSQL reads the table of nodes whole.
-        .where(*conditions, listed(node.id))
+        .where(
+            *conditions, its.day.between(one(on_page.c.oldest), one(on_page.c.newest))
+        )
         .order_by(its.day.desc(), node.client_id, its.device_index, its.device_key)
-        .limit(sa.bindparam("limit"))
-        .offset(sa.bindparam("offset")),
+        .limit(limit)
+        .offset(offset - one(on_page.c.passed))
     )  # fmt: skip
-
-
-def _find_nodes(session: Session, wanted: PointsFilter) -> list[int]:
-    query = _node_ids(wanted.client_id is not None, bool(wanted.client_name))
-    part = (wanted.client_name or "").lower()
-    for sign in "/%_":
-        part = part.replace(sign, f"/{sign}")
-    asked = {"account_id": wanted.account_id, "client_id": wanted.client_id, "part": part}
-    return list(session.scalars(query, asked))
-
-
-@cache
-def _node_ids(by_client: bool, by_name: bool) -> sa.Select[int]:
-    node = Node.__table__.c
-    query = sa.select(node.id).where(node.account_id == sa.bindparam("account_id"))
-    if by_client:
-        query = query.where(node.client_id == sa.bindparam("client_id"))
-    if by_name:
-        part = sa.bindparam("part", type_=sa.String())
-        query = query.where(sa.func.lower(node.name).contains(part, escape="/"))
-    return query
-
-
-def _days_of_page(
-    days: list[tuple[date, int]], offset: int, size: int
-) -> tuple[date, date, int]:
-    """The newest and the oldest day of a page, and how many rows lie before that newest day."""
-    on_page: list[tuple[date, int]] = []
-    passed = 0
-    for day, number in days:
-        if passed + number > offset and passed < offset + size:
-            on_page.append((day, passed))
-        passed += number
-    return on_page[0][0], on_page[-1][0], on_page[0][1]
 
 
 def balance(session: Session, account_id: int) -> Balance:

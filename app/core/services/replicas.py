@@ -104,7 +104,8 @@ _LIST_REPLICAS = (
 def list_replicas(session: Session, node_ids: Sequence[int]) -> dict[int, list[ReplicaView]]:
     """The replicas of these nodes, by node, by name."""
     found: dict[int, list[ReplicaView]] = {}
-    for node_id, *values in session.execute(_LIST_REPLICAS, {"ids": node_ids}).all():
+    rows = session.connection().execute(_LIST_REPLICAS, {"ids": node_ids}).all()
+    for node_id, *values in rows:
         found.setdefault(node_id, []).append(ReplicaView(*values))
     return found
 
