@@ -24,6 +24,11 @@ from tests.fixtures.accounts import Person
 from tests.openapi import assert_matches_openapi
 from tests.uploading import CSV, NOTES, csv_of, upload_to_aitip
 
+FIELDS = {
+    "id", "name", "description", "original_name", "format", "size_bytes", "size_readable",
+    "checksum", "status", "status_message", "row_count", "column_count", "used_in_research",
+    "created_at", "updated_at",
+}  # fmt: skip
 NOBODYS = "00000000-0000-8000-8000-000000000000"
 
 
@@ -51,6 +56,7 @@ class TestUpload:
         assert answer.status_code == 201
         assert answer.get_json()["success"] is True
         assert_matches_openapi(app, answer)
+        assert set(data) == FIELDS
         assert data["name"] == "Cities"
         assert data["description"] == "Of Germany"
         assert data["original_name"] == "cities.csv"
