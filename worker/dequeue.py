@@ -104,10 +104,6 @@ class Taker:
             b"EVAL", RETURN_SCRIPT, b"2", self._key, self._intermediate_key, job_id.encode()
         )
 
-    def close(self) -> None:
-        """Hang up."""
-        self._asker.close()
-
     def _activity(
         self, raw_id: bytes, raw_execution: bytes, fields: list[bytes], at: datetime
     ) -> Activity | None:
