@@ -8,16 +8,16 @@ import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import duckdb
 import fpdf
 import pytest
 
 from app.core.datasets import archives, sources, tables
-from app.core.datasets.index_file import IndexedPassage, IndexReader
+from app.core.datasets.index_file import IndexedPassage, IndexReader, TimeUp
 from app.core.datasets.indexer import Order, make_index
 from app.core.datasets.words import asked_words
 
@@ -252,6 +252,27 @@ def test_an_index_ends_where_it_is_full_and_its_table_is_counted_on(make: Make) 
 
     made = make("txt", b"One sentence of words. " * 1000, most=3)
     assert (made.said["is_cut"], made.said["passages"]) == (True, 3)
+
+
+def test_a_table_that_takes_too_long_is_what_was_read_of_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(
+        file: IO[bytes], head: str, *, is_whole: bool
+    ) -> tuple[list[str], Iterator[list[str]]]:
+        def rows() -> Iterator[list[str]]:
+            yield ["Eiffel", "330"]
+            raise TimeUp
+
+        return ["name", "height"], rows()
+
+    monkeypatch.setattr(sources, "csv_table", slow)
+
+    made = make("csv", TOWERS)
+
+    assert (made.said["is_cut"], made.said["row_count"]) == (True, None)
+    assert made.said["preview_rows"] == [["Eiffel", "330"]]
+    assert "has more than 1 row and 2 columns" in made.summary
 
 
 def test_texts_and_tables_of_archives_are_searched_and_nothing_is_unpacked(

@@ -28,6 +28,10 @@ class Full(Exception):
     """As many passages as an index may hold."""
 
 
+class TimeUp(BaseException):
+    """No time is left to read. What was indexed so far stays. Raised anywhere, by a signal."""
+
+
 @dataclass(frozen=True, slots=True)
 class IndexedPassage:
     """A passage as it was found. `place`: where in the file; `words` as the index has them."""

@@ -20,17 +20,13 @@ from app.core.datasets.archives import TooMuch
 from app.core.datasets.building import SPARE_SECONDS
 from app.core.datasets.confined import confine
 from app.core.datasets.formats import HEAD_BYTES, inspect_head
-from app.core.datasets.index_file import Full, IndexWriter
+from app.core.datasets.index_file import Full, IndexWriter, TimeUp
 from app.core.datasets.sources import Rows, Text, Unreadable
 from app.core.datasets.tables import TableFacts, index_table
 from app.core.research.passages import split_passages
 
 MEMORY_BYTES = 2 * 2**30
 INDEX_BYTES = 2 * 2**30
-
-
-class TimeUp(BaseException):
-    """No time is left. What was indexed so far stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +156,13 @@ class _Work:
 
     def _keep(self, facts: TableFacts, *, is_member: bool = False) -> None:
         self.result.is_cut = self.result.is_cut or facts.is_cut
+        if is_member and facts.is_unfinished:
+            raise TimeUp  # for the files behind it, too
         if not is_member:
             self.result.kind = "table"
             self.result.headers = facts.headers
             self.result.preview_rows = facts.preview_rows
-            self.result.row_count = facts.row_count
+            self.result.row_count = None if facts.is_unfinished else facts.row_count
 
     def _text(self, texts: Text, prefix: str) -> None:
         try:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from app.core.datasets.index_file import Full, IndexWriter
+from app.core.datasets.index_file import Full, IndexWriter, TimeUp
 from app.core.domain.datasets import PREVIEW_ROWS
 from app.core.research.passages import PASSAGE_CHARACTERS, split_passages
 
@@ -28,12 +28,16 @@ Row = Sequence[str]
 
 @dataclass(slots=True)
 class TableFacts:
-    """What was seen of a table. `is_cut`: not all rows are among the passages."""
+    """What was seen of a table.
+
+    `is_cut`: not all rows are among the passages. `is_unfinished`: not all are counted either.
+    """
 
     headers: list[str]
     preview_rows: list[list[str]] = field(default_factory=list)
     row_count: int = 0
     is_cut: bool = False
+    is_unfinished: bool = False
 
 
 @dataclass(slots=True)
@@ -119,23 +123,31 @@ def index_table(
 ) -> TableFacts:
     """Make passages of a table: groups of rows as they come, what its columns hold at the end.
 
-    All rows are counted, also those that find no place in the index.
+    All rows are counted, also those that find no place in the index. When the time is up, the
+    table is what was read of it.
     """
     facts = TableFacts([name.strip()[:MOST_PREVIEW_CHARACTERS] for name in headers])
     columns = [_Column(name) for name in facts.headers[:MOST_SUMMED_COLUMNS]]
     group = _Group(index, facts.headers, prefix)
-    for row in rows:
-        facts.row_count += 1
-        if facts.row_count <= PREVIEW_ROWS:
-            facts.preview_rows.append([cell[:MOST_PREVIEW_CHARACTERS] for cell in row])
-        if facts.row_count <= MOST_SUMMED_ROWS:
-            for column, cell in zip(columns, row, strict=False):
-                column.take(cell)
-        if not facts.is_cut:
-            facts.is_cut = not group.take(facts.row_count, row)
-    facts.is_cut = facts.is_cut or not group.flush()
+    try:
+        for row in rows:
+            _take_row(facts, columns, group, row)
+        facts.is_cut = facts.is_cut or not group.flush()
+    except TimeUp:
+        facts.is_cut = facts.is_unfinished = True
     _add_summary(facts, columns, index, title)
     return facts
+
+
+def _take_row(facts: TableFacts, columns: Sequence[_Column], group: _Group, row: Row) -> None:
+    facts.row_count += 1
+    if facts.row_count <= PREVIEW_ROWS:
+        facts.preview_rows.append([cell[:MOST_PREVIEW_CHARACTERS] for cell in row])
+    if facts.row_count <= MOST_SUMMED_ROWS:
+        for column, cell in zip(columns, row, strict=False):
+            column.take(cell)
+    if not facts.is_cut:
+        facts.is_cut = not group.take(facts.row_count, row)
 
 
 class _Group:
@@ -190,7 +202,8 @@ def _row_text(headers: Sequence[str], row: Row) -> str:
 def _add_summary(
     facts: TableFacts, columns: Sequence[_Column], index: IndexWriter, title: str
 ) -> None:
-    rows = f"{facts.row_count} row{'' if facts.row_count == 1 else 's'}"
+    more = "more than " if facts.is_unfinished else ""
+    rows = f"{more}{facts.row_count} row{'' if facts.row_count == 1 else 's'}"
     width = len(facts.headers)
     lines = [f"The table {title} has {rows} and {width} column{'' if width == 1 else 's'}."]
     if facts.row_count > MOST_SUMMED_ROWS:
