@@ -39,6 +39,8 @@ def everything(sessions: sessionmaker[Session], owner: Person) -> list[DevicePoi
                 rows.append(
                     DevicePoints(node.client_id, name, day, 700, index, "GPU", device, points)
                 )
+    with sessions.begin() as session:
+        session.add_all(earned)
     return sorted(rows, key=lambda row: (TODAY - row.day, row.client_id, row.device_index))
 
 
