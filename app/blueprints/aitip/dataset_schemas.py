@@ -19,7 +19,9 @@ class DatasetForm(BaseModel):
     """What may stand beside the file."""
 
     name: str | None = Field(
-        None, max_length=255, description="Unique among yours; the file's own name when left out."
+        None,
+        max_length=255,
+        description="Unique among yours; the file's own name when left out.",
     )
     description: str | None = Field(None, max_length=1000)
 
