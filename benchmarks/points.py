@@ -7,9 +7,9 @@ account has 20 nodes; one account of the large size has 1 000. Times are inside 
 the query and its rows as Python objects, without HTTP, JSON and Redis.
 
 Both sizes are vacuumed and analysed after they are filled, as autovacuum does in service, and
-every account is asked for once before its times count: the files are in the machine's memory
-then, though not in PostgreSQL's own buffers, which hold a tenth of the large size. `nothing`
-is SELECT 1: a round trip to the database and the machine's own unrest.
+every account is asked for once before its times count, so that first reads do not;
+PostgreSQL's own buffers hold a fifth of the large size. `nothing` is SELECT 1: a round trip
+to the database and the machine's own unrest.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def _measure_in_turn(
 ) -> list[Times]:
     """One call on each size, then the next: a machine that slows down slows all of them.
 
-    Each account is asked for once before: what is read from the disk does not count.
+    Each account is asked for once before: first reads do not count.
     """
     gc.collect()
     gc.freeze()  # as a web process does once it has started

@@ -18,9 +18,9 @@ def keep_statements(connection: psycopg.Connection) -> None:
     """Let a new connection keep what it prepares until it is closed.
 
     psycopg forgets all of it at a rollback, in case that undid the making of a table. Every
-    read ends in a rollback, so nothing would ever stay prepared and the server would plan
-    each statement anew, which takes longer than to run one of ours. Our tables change
-    between releases only; the server itself plans again when they do.
+    read ends in a rollback, so nothing would stay prepared and the server would plan each
+    statement anew, which takes as long as to run a short one. Our tables change between
+    releases only; the server itself plans again when they do.
     """
     kept = _KeptStatements()
     kept.prepare_threshold = connection.prepare_threshold
