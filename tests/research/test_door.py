@@ -311,6 +311,7 @@ def test_an_image_without_a_vision_model_is_said_so(
         (b"", 400),
         (b"\x89PNG" + bytes(10 * 2**20), 413),
     ],
+    ids=["another kind", "vectors", "half", "nothing", "too large"],
 )
 def test_what_is_no_picture_is_refused(
     api: httpx.Client, online: PutOnline, image: bytes, status: int

@@ -15,6 +15,8 @@ from app.core.domain.errors import RateLimited, Unavailable
 from app.web.dialects import DialectMap
 from tests.fixtures.accounts import Person
 
+pytestmark = pytest.mark.one_database  # what is refused here never reaches a table
+
 
 @dataclass(frozen=True)
 class Shape:

@@ -13,6 +13,7 @@ from app.web.dialects import DialectMap
 from app.web.openapi import has_routes, path_of
 from app.web.validation import apis
 
+pytestmark = pytest.mark.one_database
 NAMES = ["torbiz", "fabric", "aitip", "dualquery", "openai", "agent", "health"]
 
 
