@@ -61,6 +61,20 @@ class Waiting(gevent.Timeout):  # type: ignore[misc]
                 plain.shutdown(socket.SHUT_RD)
 
 
+class Address:
+    """Where a listener listens, known still when it is closed.
+
+    A connection may have been accepted a moment before; its request is answered.
+    """
+
+    def __init__(self, listener: Any) -> None:
+        self._name = listener.getsockname()
+
+    def getsockname(self) -> Any:
+        """As of the listener."""
+        return self._name
+
+
 class WebWorker(GeventWorker):  # type: ignore[misc]
     """One web process."""
 
@@ -103,7 +117,7 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
         tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
         server = StreamServer(
             listener,
-            handle=partial(self.handle, listener),
+            handle=partial(self.handle, Address(listener)),
             spawn=Pool(self.worker_connections),
             **tls,
         )

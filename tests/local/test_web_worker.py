@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from app.local.web_worker import Address
 from tests.fixtures.local_run import free_port
 from tests.fixtures.waiting import eventually
 
@@ -104,3 +105,13 @@ def test_a_request_under_way_is_answered_to_its_end(server: Server, tmp_path: Pa
 
         assert answer.read() == b"done"
     assert server.process.wait(timeout=STOP_SECONDS) == 0
+
+
+def test_a_listener_that_is_closed_is_known_to_who_came_before() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    name = listener.getsockname()
+    address = Address(listener)
+
+    listener.close()
+
+    assert address.getsockname() == name
