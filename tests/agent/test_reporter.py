@@ -135,7 +135,7 @@ def test_a_machine_that_slept_sends_one_beat_not_all_it_missed(
     rig.step_until(60)
     before = len(rig.hub.of(BEAT))
     rig.pass_time(3600)
-    rig.step_until(1)
+    rig.step_until(0)  # the next regular one may be due in a moment
     assert len(rig.hub.of(BEAT)) == before + 1
 
 
