@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.fixtures.local_run import LocalRun, free_port
+from tests.fixtures.local_run import LocalRun
+from tests.fixtures.ports import free_port
 from tests.fixtures.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("local run")]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from app.local.web_worker import Address
-from tests.fixtures.local_run import free_port
+from tests.fixtures.ports import free_port
 from tests.fixtures.waiting import eventually
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,8 @@ import pytest
 
 from tests.datasets.giving import give, wait_indexed
 from tests.engines.test_real_llamacpp import LLAMA_SERVER
-from tests.fixtures.hub import RunningHub, free_port
+from tests.fixtures.hub import RunningHub
+from tests.fixtures.ports import free_port
 from tests.research.conftest import change_replica
 
 pytestmark = pytest.mark.slow
