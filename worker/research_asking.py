@@ -114,7 +114,10 @@ class Asker:
         while True:
             run, is_new = self._run_of_turn(question, turn, shrink, writing.text)
             turn += 1
-            outcome = self._follow(run, writing.feed, is_new=is_new)
+            outcome = self._follow(run, writing, is_new=is_new)
+            if writing.is_circular:
+                writing.finish()
+                return Answer(writing.text, is_cut=False)
             if outcome.state == RunState.SUCCEEDED:
                 if writing.finish():
                     return Answer(writing.text, outcome.finish_reason == "length")
@@ -211,14 +214,14 @@ class Asker:
         except (redis.RedisError, OSError) as error:
             log.warning("run %s waits for Redis: %s", run.uid, error)  # it is rung later
 
-    def _follow(self, run: StepRun, sink: Sink, *, is_new: bool) -> RunOutcome:
-        """Pass a run's text on, from its beginning; how it ended."""
+    def _follow(self, run: StepRun, writing: _Writing, *, is_new: bool) -> RunOutcome:
+        """Pass a run's text on, from its beginning; how it ended, or stands when it is circular."""
         with self._hub.subscribe(run.uid, replay=not is_new) as reader:
             if is_new:
                 self._ring(run)
-            return self._read(run, reader, sink)
+            return self._read(run, reader, writing)
 
-    def _read(self, run: StepRun, reader: Subscription, sink: Sink) -> RunOutcome:
+    def _read(self, run: StepRun, reader: Subscription, writing: _Writing) -> RunOutcome:
         passed, is_lossy = 0, False
         while True:
             event = reader.get(LOOK_SECONDS)
@@ -228,12 +231,15 @@ class Asker:
                     continue
                 # Whatever the stream did not bring stands in the database.
                 if len(outcome.answer_text) > passed:
-                    sink(outcome.answer_text[passed:])
+                    writing.feed(outcome.answer_text[passed:])
                 return outcome
             is_lossy = is_lossy or event.kind == LOST
             if event.kind == TEXT and not is_lossy:
                 passed += len(event.value)
-                sink(event.value)
+                writing.feed(event.value)
+                if writing.is_circular:
+                    self._cancel(run)
+                    return self._look_at(run)
 
     def _look_at(self, run: StepRun) -> RunOutcome:
         with self._context.sessions() as session:
@@ -250,6 +256,11 @@ class _Writing:
     @property
     def text(self) -> str:
         return self._cleaner.text
+
+    @property
+    def is_circular(self) -> bool:
+        """Whether what comes is only what has been there."""
+        return self._cleaner.is_circular
 
     def feed(self, piece: str) -> None:
         """The next piece of what a model writes."""

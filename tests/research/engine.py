@@ -23,6 +23,7 @@ class ResearchEngine(OpenAIEngine):
     dies_after: int | None = None  # words of one answer, after which the connection breaks
     dies_in: str = ""  # only in answers of prompts that hold this
     holds: dict[str, int] = field(default_factory=dict)  # subject: words before it falls silent
+    conclusion: str = "The tower is high and old, as the findings say [1] ."
     asked: list[str] = field(default_factory=list)  # what each call was about, in order
     calls: list[dict[str, Any]] = field(default_factory=list)
 
@@ -67,7 +68,7 @@ class ResearchEngine(OpenAIEngine):
         if "You plan research" in messages[0]["content"]:
             return "plan", self.plan
         if "Write the conclusion" in content:
-            return "conclude", "The tower is high and old, as the findings say [1] ."
+            return "conclude", self.conclusion
         sub_question = content.rpartition("Answer this: ")[2]
         return sub_question, answer_to(sub_question)
 

@@ -77,6 +77,25 @@ def test_what_the_pages_say_reaches_the_model_as_fenced_data(
     assert set(QUESTIONS) <= set(web.queries)
 
 
+def test_a_model_that_goes_round_in_circles_is_stopped(
+    api: httpx.Client, online: PutOnline, research_hub: RunningHub
+) -> None:
+    sentence = "The tower is three hundred and thirty metres high."
+    words = len(sentence.split())
+    # Without being stopped it would fall silent, and the run fail.
+    online("circler", conclusion=f"{sentence} " * 9, holds={"conclude": 6 * words})
+
+    answer = api.post("/deepresearch/", json=ASK)
+
+    assert answer.text.count(sentence) == 1
+    kept = api.get(f"/deepresearch/{answer.headers['x-deepresearch-id']}/").json()
+    assert kept["state"] == "succeeded"
+    eventually(
+        lambda: research_hub.run_of("circler").state == "cancelled",
+        what="the run is cancelled",
+    )
+
+
 def test_every_piece_leaves_at_once(api: httpx.Client, online: PutOnline) -> None:
     """The first text is there while the last answer has not been asked for."""
     engine = online("slow", pause_seconds=0.05).engine

@@ -16,6 +16,7 @@ from app.core.research.pages import MOST_CHARACTERS, read_page
 from app.core.research.passages import PASSAGE_CHARACTERS, choose_passages, split_passages
 from app.core.research.plan import MOST_QUESTIONS, parse_plan
 from app.core.research.prompts import Budget
+from app.core.research.repeats import RepeatFilter
 from app.web.markdown import render_markdown
 from tests.research.engine import page
 
@@ -101,6 +102,53 @@ def test_text_that_only_looks_like_a_fence_stays() -> None:
     text = "<<\n>>> print(1)\ncat <<< x\n<<<<\n> quoted\n"
     one = Cleaner(0)
     assert one.feed(text) + one.end() == text
+
+
+HIGH = "The tower is three hundred and thirty metres high."
+OLD = "The tower is more than a hundred years old by now!"
+
+
+def test_a_sentence_that_was_said_before_is_left_out() -> None:
+    one = Cleaner(0)
+    text = f"{HIGH} {OLD} {HIGH} So it is.\n\n{OLD}\nSo it is."
+    assert one.feed(text) + one.end() == f"{HIGH} {OLD} So it is.\n\nSo it is."
+    assert not one.is_circular
+
+
+def test_a_model_that_goes_round_in_circles_is_noticed() -> None:
+    one = Cleaner(0)
+    assert one.feed(f"{HIGH} " * 4) + one.end() == f"{HIGH} "
+    assert one.is_circular
+
+
+def test_rows_of_tables_and_short_sentences_may_stand_twice() -> None:
+    row = "| a column with a name | another one with a name |\n"
+    text = f"{row}{row}Yes. Yes. Yes. Yes.\n"
+    one = Cleaner(0)
+    assert one.feed(text) + one.end() == text
+
+
+@given(
+    st.lists(st.sampled_from([HIGH, OLD, "Yes.", "The tower is", "\n", " "]), max_size=12),
+    st.lists(st.integers(0, 700), max_size=12),
+)
+def test_what_is_left_out_does_not_depend_on_how_a_text_is_cut(
+    parts: list[str], places: list[int]
+) -> None:
+    text = " ".join(parts)
+    whole, pieces = RepeatFilter(), RepeatFilter()
+    expected = whole.feed(text) + whole.end()
+
+    assert "".join(map(pieces.feed, cut(text, places))) + pieces.end() == expected
+    assert expected.count(HIGH) <= 1 or f"The tower is {HIGH}" in text
+
+
+def test_after_a_break_what_stood_before_it_is_not_said_again() -> None:
+    one = Cleaner(0)
+    begun = one.feed(f"{HIGH} The tower is more than")
+    one.drop()
+    rest = one.feed(f" a hundred years old by now! {HIGH} {OLD} Yes.") + one.end()
+    assert begun + rest == f"{HIGH} {OLD} Yes."
 
 
 def test_a_text_that_broke_off_goes_on_with_a_word_between() -> None:

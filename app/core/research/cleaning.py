@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from app.core.research.citations import CitationFilter
 from app.core.research.fences import FenceFilter
+from app.core.research.repeats import RepeatFilter
 
 # Between these, a text that broke off and its continuation are two words.
 _ENDS = ".,;:!?)]}\"'”’"
+_MOST_REPEATS = 3
 _OPEN, _CLOSE = "<think>", "</think>"
 
 
 class Cleaner:
-    """Drops a leading `<think>…</think>`, leading space, fences, and citations of nothing.
+    """Drops a leading `<think>…</think>`, leading space, fences, sentences said before, and
+    citations of nothing.
 
     What comes out depends on the whole text alone, not on where it was cut into pieces.
     """
@@ -19,9 +22,15 @@ class Cleaner:
     def __init__(self, source_count: int) -> None:
         self._citations = CitationFilter(source_count)
         self._fences = FenceFilter()
+        self._repeats = RepeatFilter()
         self._head: str | None = ""
         self._is_broken_off = False
         self.text = ""
+
+    @property
+    def is_circular(self) -> bool:
+        """Whether the model says the same again and again: nothing new will come."""
+        return self._repeats.count >= _MOST_REPEATS
 
     def feed(self, piece: str) -> str:
         """The text that is certain by now."""
@@ -37,7 +46,9 @@ class Cleaner:
         if self._head is not None and not self._head.startswith(_OPEN):
             rest = self._filter(self._head)
         self._head = None
-        rest += self._citations.feed(self._fences.end())
+        rest += self._citations.feed(
+            self._repeats.feed(self._fences.end()) + self._repeats.end()
+        )
         return self._keep(rest + self._citations.end())
 
     def drop(self) -> None:
@@ -45,10 +56,11 @@ class Cleaner:
         self._head = None if self.text else ""
         self._citations.drop()
         self._fences.drop(self.text)
+        self._repeats = RepeatFilter(self.text)
         self._is_broken_off = bool(self.text)
 
     def _filter(self, piece: str) -> str:
-        return self._citations.feed(self._fences.feed(piece))
+        return self._citations.feed(self._repeats.feed(self._fences.feed(piece)))
 
     def _join(self, piece: str) -> str:
         """The first piece after a break: models begin it without the space that they mean."""
