@@ -196,7 +196,7 @@ class Settings(BaseModel):
         10 * 2**30, alias="MAX_UPLOAD_BYTES", description="Largest uploaded file, bytes."
     )
     dataset_max_bytes: Count = Field(
-        10_000_000_000, alias="DATASET_MAX_BYTES", description="Largest dataset, bytes."
+        10 * 2**30, alias="DATASET_MAX_BYTES", description="Largest dataset, bytes."
     )
     dataset_index_passages: Count = Field(
         50_000,
