@@ -17,7 +17,7 @@ from typing import Any, Final
 import hiredis
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 from rq import Queue
 from rq.exceptions import DuplicateJobError
 from rq.serializers import JSONSerializer
@@ -180,7 +180,13 @@ class RunQueue:
         with self._lock:
             count = min(len(self._rings), MOST_RINGS_AT_ONCE)
             batch = [self._rings.popleft() for _ in range(count)]
-        self._send(batch)
+        try:
+            self._send(batch)
+        except BaseException:
+            # This caller is killed, and not the others: the next in line sends theirs again.
+            with self._lock:
+                self._rings.extendleft(ring for ring in reversed(batch) if not ring.is_sent)
+            raise
 
     def _send(self, batch: list[_Ring]) -> None:
         at = utcformat(datetime.now(UTC)).encode()
@@ -191,11 +197,6 @@ class RunQueue:
         except OSError as error:
             for ring in batch:
                 ring.settle(RedisConnectionError(str(error)))
-        finally:
-            # A caller that is killed in here must not leave the others waiting for ever.
-            for ring in batch:
-                if not ring.is_sent:
-                    ring.settle(RedisError("The ring was interrupted"))
 
     def _ask(self, packed: bytes, count: int) -> list[Any]:
         """One round trip, on a connection that nobody else uses meanwhile."""

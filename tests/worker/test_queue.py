@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +16,7 @@ from rq.serializers import JSONSerializer
 
 from app.core.embedded_redis import EmbeddedRedis
 from app.core.queue import FAILURE_TTL_SECONDS, RUN_TASK, RunQueue, UnknownTask, ring_job_id
+from tests.fixtures.waiting import eventually
 from tests.worker.conftest import Jobs, StartWorker, wait_until
 from worker.schedule import enqueue_due_jobs
 
@@ -72,7 +74,9 @@ def test_rings_made_at_the_same_time_all_arrive(
     assert sorted(waiting(redis_client)) == sorted(f"run-run{n}-1" for n in range(100))
 
 
-def test_callers_killed_while_they_wait_hold_up_nobody(run_queue: RunQueue) -> None:
+def test_callers_killed_while_they_ring_hold_up_nobody(
+    run_queue: RunQueue, redis_client: Redis
+) -> None:
     def ring(number: int) -> bool:
         return run_queue.ring(f"run{number}", timeout_seconds=300)
 
@@ -80,10 +84,44 @@ def test_callers_killed_while_they_wait_hold_up_nobody(run_queue: RunQueue) -> N
         callers = [gevent.spawn(ring, round_number * 100 + number) for number in range(10)]
         for _ in range(round_number % 4):
             gevent.sleep(0)
-        gevent.killall(callers[round_number % 3 : 9 : 2], block=False)
+        killed = callers[round_number % 3 : 9 : 2]
+        gevent.killall(killed, block=False)
         gevent.joinall(callers, timeout=10, raise_error=True)
         assert all(caller.dead for caller in callers)
-        assert callers[9].value is True
+        left = {n for n, caller in enumerate(callers) if caller not in killed}
+        rung = waiting(redis_client)
+        assert all(rung.count(f"run-run{round_number * 100 + n}-1") == 1 for n in left)
+
+
+def test_what_a_killed_caller_was_sending_for_others_is_sent_by_the_next(
+    run_queue: RunQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, counts, results = run_queue._ask, list[int](), list[bool]()
+    deaths = [threading.Event(), threading.Event()]
+
+    def die_while_asking(packed: bytes, count: int) -> list[object]:
+        counts.append(count)
+        if len(counts) <= len(deaths):
+            deaths[len(counts) - 1].wait(60)
+            raise SystemExit
+        return ask(packed, count)
+
+    def ring(name: str) -> None:
+        with contextlib.suppress(SystemExit):
+            results.append(run_queue.ring(name, timeout_seconds=300))
+
+    monkeypatch.setattr(run_queue, "_ask", die_while_asking)
+    callers = [threading.Thread(target=ring, args=(name,)) for name in ("a", "b", "c")]
+    for number, caller in enumerate(callers):
+        caller.start()
+        eventually(lambda n=number: counts == [1] and len(run_queue._rings) == n)
+    deaths[0].set()
+    eventually(lambda: counts == [1, 2])
+    deaths[1].set()
+    for caller in callers:
+        caller.join(60)
+
+    assert results == [True]
 
 
 def test_a_ring_without_redis_says_so_and_the_next_one_works(own_redis: EmbeddedRedis) -> None:
