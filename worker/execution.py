@@ -14,7 +14,7 @@ from app.core.clock import utc_now
 from app.core.domain.errors import DomainError, EngineError, EngineOverloaded, InvalidInput
 from app.core.domain.runs import Chunk, FinishReason, RunState, Usage
 from app.core.engines.registry import engine_client
-from app.core.services import claims
+from app.core.services import claims, relay
 from app.core.services.claims import Claim, Ended, NotClaimed, Result
 from app.core.stream import REASONING, TEXT, TOOLS
 from worker.context import WorkerContext
@@ -193,11 +193,17 @@ class Executor:
         message = str(outcome) if isinstance(outcome, Exception) else "The node went away."
         code = outcome.code if isinstance(outcome, EngineError) else None
         log.info("run %s leaves node %s: %s", claim.uid, claim.candidate.node_id, message)
-        replica_id = claim.candidate.replica_id
+        candidate = claim.candidate
+        asked_at = candidate.relay if candidate.endpoint_url is None else None
 
         def write(session: Session) -> bool:
-            claims.note_failure(session, replica_id, now=now)
-            return claims.hand_on(session, claim, error=message, error_code=code, now=now)
+            # Candidates are remembered for a second, in which a node may come back elsewhere.
+            was_asked = not relay.has_moved(session, candidate.node_id, asked_at)
+            if was_asked:
+                claims.note_failure(session, candidate.replica_id, now=now)
+            return claims.hand_on(
+                session, claim, error=message, error_code=code, now=now, was_asked=was_asked
+            )
 
         is_queued = self._context.ledger.do(write)
         self._context.ledger.forget_candidates()

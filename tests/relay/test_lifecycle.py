@@ -141,16 +141,9 @@ def test_a_killed_web_process_ends_its_run_with_a_reason_and_the_node_comes_back
     assert run.answer_text == "Hel"
     own_node.wait_attached(not_at=before, timeout=15)
     engine.hangs_after_first = False
-
-    def is_back() -> bool:
-        again = Chat(own_node)
-        status = again.done.result(timeout=60)
-        assert (status, again.text) == (200, "Hello world"), own_node.hub.run_of(
-            own_node.model
-        ).error
-        return True
-
-    eventually(is_back, timeout=15)
+    again = Chat(own_node)
+    assert again.done.result(timeout=60) == 200, own_node.hub.run_of(own_node.model).error
+    assert again.text == "Hello world"
 
 
 def test_a_lost_connection_moves_a_run_that_has_nothing_yet(

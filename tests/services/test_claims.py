@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core.domain.runs import RunState, Usage
 from app.core.ids import new_client_id, new_uid
 from app.core.models import Node, Replica, Run, UsageHour, UsageRecord
-from app.core.services import beat_sql, claims, placement, reaper
+from app.core.services import beat_sql, claims, placement, reaper, relay
 from app.core.services.claims import Claim, NotClaimed, Result
 from app.core.services.reaper import Ring
 from tests.fixtures.accounts import Person
@@ -154,6 +154,29 @@ def test_a_handed_on_run_is_queued_with_what_it_tried(session: Session, owner: P
     run = session.get_one(Run, mine.run_id, populate_existing=True)
     assert (run.state, run.tried_replicas) == ("queued", [mine.candidate.replica_id])
     assert not claims.hand_on(session, mine, error="boom", now=NOON)
+
+
+@pytest.mark.usefixtures("replica")
+def test_a_run_whose_node_was_not_asked_may_go_to_it_again(
+    session: Session, owner: Person
+) -> None:
+    [mine] = claimed(claim(session, make_run(session, owner)))
+    assert claims.hand_on(session, mine, error="boom", now=NOON, was_asked=False)
+    session.commit()
+    assert session.get_one(Run, mine.run_id, populate_existing=True).tried_replicas == []
+    assert len(claimed(claim(session, mine.run_id))) == 1
+
+
+def test_a_node_has_moved_when_another_process_holds_it(
+    session: Session, replica: Replica
+) -> None:
+    node_id = replica.node_id
+    relay.attach_relay(session, node_id, "unix:/new", now=NOON)
+    assert relay.has_moved(session, node_id, "unix:/old")
+    assert not relay.has_moved(session, node_id, "unix:/new")
+    assert not relay.has_moved(session, node_id, None)
+    relay.detach_relay(session, node_id, "unix:/new")
+    assert not relay.has_moved(session, node_id, "unix:/old")
 
 
 def test_failures_put_a_replica_aside_for_longer_each_time(

@@ -244,18 +244,21 @@ def _is_mine(claim: Claim) -> sa.ColumnElement[bool]:
 
 
 def hand_on(
-    session: Session, claim: Claim, *, error: str, error_code: str | None = None, now: datetime
-) -> bool:
+    session: Session, claim: Claim, *, error: str, error_code: str | None = None, now: datetime,
+    was_asked: bool = True,
+) -> bool:  # fmt: skip
     """Put a run that failed before its first chunk back, for another node; False if it is gone.
 
-    The error is what the run ends with when there is no other node.
+    The error is what the run ends with when there is no other node. Not `was_asked`: the
+    node was looked for in the wrong place, and is tried again.
     """
+    tried = [claim.candidate.replica_id] if was_asked else []
     moved = session.execute(
         sa.update(Run)
         .where(_is_mine(claim))
         .values(
             state=RunState.QUEUED,
-            tried_replicas=[*claim.tried_replicas, claim.candidate.replica_id],
+            tried_replicas=[*claim.tried_replicas, *tried],
             error=error[:500],
             error_code=error_code,
             worker=None,

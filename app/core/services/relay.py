@@ -55,6 +55,17 @@ def relays_of(session: Session, node_ids: Sequence[int]) -> dict[int, str | None
     return dict(rows.tuples().all())
 
 
+def has_moved(session: Session, node_id: int, address: str | None) -> bool:
+    """Whether a node that was asked at `address` is held elsewhere by now.
+
+    Then its engine was not asked at all. None: the node was not asked through a relay.
+    """
+    if address is None:
+        return False
+    held_at = session.scalar(sa.select(Node.relay).where(Node.id == node_id))
+    return held_at is not None and held_at != address
+
+
 def list_relays(session: Session) -> list[str]:
     """All addresses at which nodes are held."""
     rows = session.scalars(sa.select(Node.relay).where(Node.relay.is_not(None)).distinct())
